@@ -1,0 +1,254 @@
+"""The signed-in person: phone, payment PIN, step-up, real name."""
+
+from typing import Annotated, Literal
+from uuid import UUID
+
+import msgspec
+from litestar import Router, get, post, put
+from litestar.datastructures import UploadFile
+from litestar.di import NamedDependency
+from litestar.params import MultipartBody
+
+from api.auth import CitizenPrincipal, require_step_up
+from api.problems import refuses
+from api.replies import AnyRequest
+from api.services import Services
+from identity.audit import Actor, record
+from identity.people import citizens, payment_pins, real_names, step_ups
+from identity.people.payment_pins import PinLocked, PinNotSet, PinRefused, PinWeak
+from identity.people.real_names import AlreadyVerified, PictureKind, RealNameCase, Submission
+from identity.people.step_ups import StepUpRequired
+from identity.providers.provider import ProviderUnavailable, SignInCodeRefused
+from identity.sealing import blind_index, open_sealed, seal
+
+PICTURES_BYTES_MAX = 25 * 1024 * 1024
+"""Three pictures of 8 MiB, and the fields around them."""
+
+Pin = Annotated[str, msgspec.Meta(pattern="^[0-9]{6}$", description="六位数字")]
+
+
+class RealNameState(msgspec.Struct, frozen=True):
+    """How far the identity check is; names and numbers are masked."""
+
+    state: Literal["none", "passed", "in_review", "rejected"]
+    name_masked: str | None
+    id_number_masked: str | None
+    reasons: list[str]
+
+
+class MeView(msgspec.Struct, frozen=True):
+    """What the person sees of themselves."""
+
+    id: UUID
+    phone_masked: str | None
+    has_payment_pin: bool
+    real_name: RealNameState
+
+
+class PhoneRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The phone code of WeChat, or the signed payload of Alipay as one JSON text."""
+
+    provider: Literal["wechat", "alipay"]
+    code: Annotated[str, msgspec.Meta(min_length=1, max_length=8192)]
+
+
+class PhoneView(msgspec.Struct, frozen=True):
+    """The number that is kept now, masked."""
+
+    phone_masked: str
+
+
+class PinRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A new payment PIN; changing one needs the old one."""
+
+    pin: Pin
+    old_pin: Pin | None = None
+
+
+class StepUpRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A proof that it is the person: here, the payment PIN."""
+
+    pin: Pin
+
+
+class StepUpView(msgspec.Struct, frozen=True):
+    """A token to send as `Yuanka-Step-Up`."""
+
+    step_up_token: str
+    expires_in: int
+
+
+class RealNameSubmission(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Name, number and pictures, as multipart form data."""
+
+    name: Annotated[str, msgspec.Meta(min_length=1, max_length=50)]
+    id_number: Annotated[str, msgspec.Meta(min_length=1, max_length=20)]
+    id_front: UploadFile
+    id_back: UploadFile
+    selfie: UploadFile | None = None
+
+
+class RealNameView(msgspec.Struct, frozen=True):
+    """What became of a submission."""
+
+    state: Literal["passed", "in_review", "rejected"]
+    reasons: list[str]
+
+
+@get("/me")
+async def show_me(
+    services: NamedDependency[Services], principal: NamedDependency[CitizenPrincipal]
+) -> MeView:
+    """Show the person what is kept of them."""
+    async with services.db.begin() as session:
+        citizen = await citizens.get(session, principal.citizen_id)
+        case = await real_names.latest(session, principal.citizen_id)
+    phone = None
+    if citizen.phone_sealed:
+        phone = open_sealed(
+            services.ring,
+            citizen.phone_sealed,
+            table="people_citizen",
+            column="phone",
+            row_id=citizen.id,
+        ).decode()
+    return MeView(
+        citizen.id, mask_phone(phone) if phone else None, citizen.pin_hash is not None, _state(case)
+    )
+
+
+@put("/me/phone", responses=refuses(SignInCodeRefused, ProviderUnavailable, StepUpRequired))
+async def bind_phone_number(
+    data: PhoneRequest,
+    services: NamedDependency[Services],
+    principal: NamedDependency[CitizenPrincipal],
+    request: AnyRequest,
+) -> PhoneView:
+    """Keep the phone number that the provider vouches for; changing it needs a step-up."""
+    phone = await services.sign_in_providers[data.provider].phone_of(data.code)
+    async with services.db.begin() as session:
+        citizen = await citizens.get(session, principal.citizen_id)
+    index = blind_index(services.ring, "phone", phone)
+    if citizen.phone_index is not None and citizen.phone_index != index:
+        await require_step_up(services, principal, request)
+    async with services.db.begin() as session:
+        citizen = await citizens.get(session, principal.citizen_id, for_update=True)
+        citizen.phone_sealed = seal(
+            services.ring,
+            phone.encode(),
+            table="people_citizen",
+            column="phone",
+            row_id=citizen.id,
+        )
+        citizen.phone_index = index
+        actor = Actor("citizen", citizen.id)
+        record(session, actor, "citizen.bind_phone_number", citizen.id, now=request.state.now)
+    return PhoneView(mask_phone(phone))
+
+
+@put(
+    "/me/payment-pin",
+    status_code=204,
+    responses=refuses(PinWeak, PinRefused, PinLocked, PinNotSet),
+)
+async def set_payment_pin(
+    data: PinRequest,
+    services: NamedDependency[Services],
+    principal: NamedDependency[CitizenPrincipal],
+    request: AnyRequest,
+) -> None:
+    """Set the payment PIN, or change it with the old one."""
+    await payment_pins.set_pin(
+        services.db,
+        principal.citizen_id,
+        data.pin,
+        data.old_pin,
+        pepper=services.ring.pin_pepper.reveal(),
+        now=request.state.now,
+    )
+
+
+@post("/step-ups", responses=refuses(PinRefused, PinLocked, PinNotSet))
+async def create_step_up(
+    data: StepUpRequest,
+    services: NamedDependency[Services],
+    principal: NamedDependency[CitizenPrincipal],
+    request: AnyRequest,
+) -> StepUpView:
+    """Prove again who is asking; good for five minutes in this session."""
+    now = request.state.now
+    await payment_pins.check(
+        services.db,
+        principal.citizen_id,
+        data.pin,
+        pepper=services.ring.pin_pepper.reveal(),
+        now=now,
+    )
+    async with services.db.begin() as session:
+        token = step_ups.open_step_up(
+            session, principal.citizen_id, sid=principal.sid, way="pin", now=now
+        )
+    return StepUpView(token, int(step_ups.LIFE.total_seconds()))
+
+
+@post(
+    "/me/real-name",
+    status_code=202,
+    request_max_body_size=PICTURES_BYTES_MAX,
+    responses=refuses(AlreadyVerified),
+)
+async def submit_real_name(
+    data: Annotated[RealNameSubmission, MultipartBody()],
+    services: NamedDependency[Services],
+    principal: NamedDependency[CitizenPrincipal],
+    request: AnyRequest,
+) -> RealNameView:
+    """Hand in name, number and pictures; passed by rule, or an operator decides."""
+    pictures: dict[PictureKind, bytes] = {
+        "id_front": await data.id_front.read(),
+        "id_back": await data.id_back.read(),
+    }
+    if data.selfie:
+        pictures["selfie"] = await data.selfie.read()
+    case = await real_names.submit(
+        services.db,
+        principal.citizen_id,
+        Submission(data.name, data.id_number, pictures),
+        ring=services.ring,
+        now=request.state.now,
+    )
+    return RealNameView(case.state, case.reasons)
+
+
+@get("/me/real-name")
+async def show_real_name(
+    services: NamedDependency[Services], principal: NamedDependency[CitizenPrincipal]
+) -> RealNameState:
+    """Show how far the identity check is."""
+    async with services.db.begin() as session:
+        return _state(await real_names.latest(session, principal.citizen_id))
+
+
+def mask_phone(phone: str) -> str:
+    """Return a phone number with its middle hidden."""
+    return f"{phone[:3]}****{phone[-4:]}"
+
+
+def _state(case: RealNameCase | None) -> RealNameState:
+    if case is None:
+        return RealNameState("none", None, None, [])
+    return RealNameState(case.state, case.name_masked, case.number_masked, case.reasons)
+
+
+router = Router(
+    "",
+    route_handlers=[
+        show_me,
+        bind_phone_number,
+        set_payment_pin,
+        create_step_up,
+        submit_real_name,
+        show_real_name,
+    ],
+    tags=["citizen: me"],
+)

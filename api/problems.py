@@ -1,0 +1,221 @@
+"""Refusals, HTTP errors and faults → RFC 9457 problem documents; the one way to say no over HTTP.
+
+The language of title and detail follows Accept-Language (zh-CN unless English is preferred). A
+fault says nothing of its cause outward; it is logged here, once, with the request's id.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import structlog
+from litestar import Request, Response
+from litestar.exceptions import HTTPException, ValidationException
+from litestar.openapi.datastructures import ResponseSpec
+
+from identity.kernel import Refusal, Said
+
+AnyRequest = Request[Any, Any, Any]
+
+MEDIA_TYPE = "application/problem+json"
+RETRY_AFTER_SECONDS = "1"
+
+log = structlog.get_logger()
+
+
+class Malformed(Refusal):
+    """The request does not have the form that the documentation gives it."""
+
+    code, status = "bad-request", 400
+    title = Said("请求格式不正确", "The request is malformed")
+    next_step = Said("请按接口文档检查各字段。", "Check the fields against the API documentation.")
+
+
+HTTP_SAID: dict[int, tuple[str, Said, Said]] = {
+    400: (Malformed.code, Malformed.title, Malformed.next_step),
+    401: (
+        "unauthorized",
+        Said("请先登录", "Sign in first"),
+        Said("请登录后重试。", "Sign in and try again."),
+    ),
+    404: (
+        "not-found",
+        Said("没有找到", "Not found"),
+        Said("请检查地址。", "Check the address."),
+    ),
+    405: (
+        "method-not-allowed",
+        Said("不支持此方法", "The method is not allowed here"),
+        Said("请按接口文档使用方法。", "Use a method that the API documentation lists."),
+    ),
+    413: (
+        "too-large",
+        Said("内容过大", "The request is too large"),
+        Said("请减小内容后重试。", "Send less."),
+    ),
+    415: (
+        "unsupported-media-type",
+        Said("不支持的内容类型", "The content type is not supported"),
+        Said(
+            "请使用接口文档所列的类型。", "Use the content type that the API documentation lists."
+        ),
+    ),
+}
+
+FAULT = (
+    "fault",
+    Said("系统内部错误", "Something went wrong on our side"),
+    Said(
+        "请用同一请求号重试；仍失败请联系客服并提供请求编号。",
+        "Try again with the same request number; if it fails again, tell us the request id.",
+    ),
+)
+
+
+class ProblemDocument(msgspec.Struct, omit_defaults=True):
+    """A no, after RFC 9457; other members are facts of this very no."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    code: str
+    request_id: str
+    retryable: bool
+
+
+def prefers_english(request: AnyRequest) -> bool:
+    """Say whether the caller would rather read English than Chinese."""
+    best, best_quality = "zh", 0.0
+    for part in request.headers.get("accept-language", "").split(","):
+        language, _, quality_text = part.strip().partition(";q=")
+        try:
+            quality = float(quality_text or 1)
+        except ValueError:
+            continue
+        if language[:2].lower() in {"zh", "en"} and quality > best_quality:
+            best, best_quality = language[:2].lower(), quality
+    return best == "en"
+
+
+def say(said: Said, request: AnyRequest) -> str:
+    """Return a sentence in the caller's language."""
+    return said.en if prefers_english(request) else said.zh
+
+
+def problem(
+    request: AnyRequest,
+    said: tuple[str, Said, Said],
+    *,
+    status: int,
+    retryable: bool = False,
+    facts: dict[str, Any] | None = None,
+    headers: dict[str, str] | None = None,
+) -> Response[dict[str, Any]]:
+    """Return a problem document as a response."""
+    code, title, next_step = said
+    return Response(
+        {
+            "type": f"/problems/{code}",
+            "title": say(title, request),
+            "status": status,
+            "detail": say(next_step, request),
+            "code": code,
+            "request_id": request_id(request),
+            "retryable": retryable,
+            **(facts or {}),
+        },
+        status_code=status,
+        media_type=MEDIA_TYPE,
+        headers=headers or {},
+    )
+
+
+def from_refusal(request: AnyRequest, refusal: Refusal) -> Response[dict[str, Any]]:
+    """Say an expected no."""
+    headers = {}
+    if refusal.is_replayed:
+        headers["Idempotency-Replayed"] = "true"
+    if refusal.retryable:
+        headers["Retry-After"] = RETRY_AFTER_SECONDS
+    if refusal.status == 401:  # noqa: PLR2004
+        headers["WWW-Authenticate"] = "Bearer"
+    return problem(
+        request,
+        (refusal.code, refusal.title, refusal.next_step),
+        status=refusal.status,
+        retryable=refusal.retryable,
+        facts=refusal.facts,
+        headers=headers,
+    )
+
+
+def from_http(request: AnyRequest, raised: HTTPException) -> Response[dict[str, Any]]:
+    """Say a no of the framework: bad fields, an unknown path, a wrong method."""
+    said = HTTP_SAID.get(raised.status_code)
+    if said is None:
+        if raised.status_code >= 500:  # noqa: PLR2004
+            return from_fault(request, raised)
+        said = HTTP_SAID[400]
+    facts: dict[str, Any] = {}
+    if isinstance(raised, ValidationException) and raised.extra:
+        facts["errors"] = _fields(raised.extra)
+    # The headers say which methods are allowed; a 405 without them is against the standard.
+    return problem(
+        request,
+        said,
+        status=raised.status_code,
+        facts=facts,
+        headers=dict(raised.headers or {}),
+    )
+
+
+def from_fault(request: AnyRequest, fault: Exception) -> Response[dict[str, Any]]:
+    """Say that something broke, and nothing of what."""
+    log.error(
+        "fault",
+        request_id=request_id(request),
+        path=request.url.path,
+        fault=type(fault).__name__,
+        exc_info=fault,
+    )
+    return problem(request, FAULT, status=500, retryable=True)
+
+
+HANDLERS: dict[int | type[Exception], Callable[..., Response[Any]]] = {
+    Refusal: from_refusal,
+    HTTPException: from_http,
+    Exception: from_fault,
+}
+
+
+def request_id(request: AnyRequest) -> str:
+    """Return the id under which this request is logged."""
+    return str(request.scope["state"].get("request_id", ""))
+
+
+def refuses(*refusals: type[Refusal]) -> dict[int, ResponseSpec]:
+    """Return what OpenAPI says of a handler's refusals, one entry per status."""
+    by_status: dict[int, list[type[Refusal]]] = {}
+    for refusal in refusals:
+        by_status.setdefault(refusal.status, []).append(refusal)
+    return {
+        status: ResponseSpec(
+            ProblemDocument,
+            generate_examples=False,
+            media_type=MEDIA_TYPE,
+            description="; ".join(f"`{refusal.code}` {refusal.title.zh}" for refusal in group),
+        )
+        for status, group in sorted(by_status.items())
+    }
+
+
+def _fields(extra: Any) -> list[dict[str, str]]:
+    """Return which fields were wrong and why, without the values that were sent."""
+    if not isinstance(extra, list):
+        return []
+    return [
+        {"field": str(entry.get("key", "")), "problem": str(entry.get("message", ""))[:200]}
+        for entry in extra
+        if isinstance(entry, dict)
+    ]

@@ -1,0 +1,1 @@
+"""The payment and sign-in providers, signing for real, as a process of its own on loopback."""

@@ -1,0 +1,320 @@
+"""Fulfilment (兑现): what a provider proved becomes money on the card, once; and back out again.
+
+Top of the wallet: the one file that knows attempts, recharges, refunds and closures together. A
+verified notice of a payment credits in its own short transaction; every other notice is a hint, and
+the provider is asked (security-and-reliability.md A3). Jobs here are idempotent and take ids only.
+"""
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import NamedTuple
+from uuid import UUID, uuid5
+
+import structlog
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from identity.kernel import Database, defer, new_id
+from identity.request_numbers import Claim, RequestNumberReused
+from wallet.channels import attempts, notices
+from wallet.channels.attempts import ATTEMPTS, Attempt, LockedAttempt
+from wallet.channels.channel import (
+    Channel,
+    ChannelName,
+    ChannelRefused,
+    ChannelUnknown,
+    Found,
+    Headers,
+    NewRefund,
+    Notice,
+    NoticeRefused,
+)
+from wallet.codes.reasons import Reason
+from wallet.ledger.accounts import CITY, account_id
+from wallet.ledger.chart import Kind
+from wallet.ledger.plans import ACCOUNTS, Change, Decision, Lock, NewTransfer, Posting, Rows
+from wallet.ledger.posting import Poster
+from wallet.ledger.transfers import Move
+from wallet.recharge import closures, recharges, refunds
+from wallet.recharge.recharges import RECHARGES, LockedRecharge, Recharge
+from wallet.recharge.refunds import RechargeRefund
+
+log = structlog.get_logger()
+
+CLEARING: dict[str, Kind] = {
+    "wechat_pay": Kind.CLEARING_WECHAT_PAY,
+    "alipay": Kind.CLEARING_ALIPAY,
+}
+REFUND_AGAIN_AFTER = (
+    timedelta(seconds=5),
+    timedelta(seconds=30),
+    timedelta(minutes=5),
+    timedelta(hours=1),
+)
+"""When a refund that is under way is asked about again; the last span repeats."""
+
+
+class Us(NamedTuple):
+    """Who we are at a provider: what a genuine message about our money names."""
+
+    app_id: str
+    merchant_id: str
+
+
+class Cashier(NamedTuple):
+    """What a process needs to deal with providers; a worker hands it to every job."""
+
+    db: Database
+    poster: Poster
+    channels: Mapping[ChannelName, Channel]
+    us: Mapping[ChannelName, Us]
+
+
+async def take_notice(
+    cashier: Cashier, channel: ChannelName, raw_body: bytes, headers: Headers, *, now: datetime
+) -> None:
+    """Take a provider's message: keep it, and act on it once. No outbound call is made here.
+
+    Raises:
+        NoticeRefused: it is not the provider's, or not fresh; it is kept for inspection.
+    """
+    pairs = dict(headers.items() if isinstance(headers, Mapping) else headers)
+    try:
+        notice = cashier.channels[channel].notice_of(raw_body, pairs)
+    except NoticeRefused as refused:
+        async with cashier.db.begin() as session:
+            await notices.quarantine(
+                session,
+                channel,
+                problem=refused.problem,
+                raw_body=raw_body,
+                headers=pairs,
+                now=now,
+            )
+        log.warning("notice_refused", channel=channel, problem=refused.problem)
+        raise
+    async with cashier.db.begin() as session:
+        attempt = await attempts.find(session, channel, notice.out_trade_no)
+        problem = _mismatch(attempt, _found(notice), cashier.us[channel])
+        await notices.keep(
+            session, notice, raw_body=raw_body, headers=pairs, problem=problem, now=now
+        )
+        is_payment = notice.kind == "payment" and notice.state == "paid"
+        if attempt and not problem and not is_payment:
+            await _defer_question(session, notice, attempt)
+    if problem:
+        # Acknowledged all the same, so that the provider stops; people look at what was kept.
+        log.error("notice_mismatch", channel=channel, problem=problem)
+    elif attempt and is_payment:
+        await credit(cashier, attempt, _found(notice), now=now)
+
+
+async def credit(cashier: Cashier, attempt: Attempt, found: Found, *, now: datetime) -> None:
+    """Book a proven payment, once per payment at the provider.
+
+    Posting: clearing → card.principal; clearing → suspense.unknown_in where the card is closed or
+    the recharge was credited for another payment, so that people of ours give it back.
+
+    Args:
+        cashier: this process's means.
+        attempt: the attempt that was paid.
+        found: what the provider proved; amount, currency, app and merchant were compared.
+        now: the instant.
+    """
+    channel_txn_no = found.channel_txn_no
+    assert channel_txn_no, "a payment has a number at the provider"
+    async with cashier.db.begin() as session:
+        recharge = await session.get_one(Recharge, attempt.order_id)
+        principal_id = await account_id(session, Kind.CARD_PRINCIPAL, recharge.card_id)
+        clearing_id = await account_id(session, CLEARING[attempt.channel])
+        suspense_id = await account_id(session, Kind.SUSPENSE_UNKNOWN_IN)
+
+    def decide(rows: Rows) -> Decision[None]:
+        order, old = rows.get(RECHARGES, recharge.id), rows.get(ATTEMPTS, attempt.id)
+        is_closed = rows.get(ACCOUNTS, principal_id).blocked == Reason.CLOSED
+        is_due = order.credited_at is None and not is_closed
+        moves = (Move(clearing_id, principal_id if is_due else suspense_id, attempt.amount_fen),)
+        kind = "recharge.credit" if is_due else "recharge.unknown"
+        business_id = recharge.id if is_due else attempt.id
+        changes = [
+            Change(
+                ATTEMPTS,
+                LockedAttempt(old.id, "paid", channel_txn_no, found.paid_at or now, found.funding),
+            )
+        ]
+        if is_due:
+            changes.append(
+                Change(
+                    RECHARGES,
+                    LockedRecharge(order.id, order.card_id, order.amount_fen, 0, "succeeded", now),
+                )
+            )
+        return Decision(
+            None,
+            transfers=(NewTransfer(new_id(now), kind, business_id, moves),),
+            changes=tuple(changes),
+        )
+
+    # The payment's own number at the provider makes it happen once (ledger.md C.4.9).
+    owner = uuid5(CITY, f"{attempt.channel}/{cashier.us[_name(attempt)].merchant_id}")
+    claim = Claim(
+        "channel.payment", owner, channel_txn_no, attempt.out_trade_no.encode(), attempt.id
+    )
+    locks: tuple[Lock, ...] = (
+        (RECHARGES, recharge.id),
+        (ATTEMPTS, attempt.id),
+        *((ACCOUNTS, account) for account in (principal_id, clearing_id, suspense_id)),
+    )
+    try:
+        await cashier.poster.post(Posting(claim, locks, decide, now))
+    except RequestNumberReused:
+        log.exception("payment_number_twice", channel=attempt.channel)
+
+
+async def ask(cashier: Cashier, attempt: Attempt, *, now: datetime) -> Found:
+    """Ask the provider about an attempt, and book what it proves.
+
+    Raises:
+        ChannelUnknown, ChannelRefused: the provider says nothing that can be used.
+    """
+    name = _name(attempt)
+    found = await cashier.channels[name].query(attempt.out_trade_no)
+    if found.state in {"paid", "refunded"}:
+        problem = _mismatch(attempt, found, cashier.us[name])
+        if problem:
+            log.error("answer_mismatch", channel=name, problem=problem)
+        else:
+            await credit(cashier, attempt, found, now=now)
+    elif found.state == "closed":
+        async with cashier.db.begin() as session:
+            await recharges.close_unpaid(session, attempt)
+    return found
+
+
+async def query_attempt(cashier: Cashier, attempt_id: UUID, *, now: datetime) -> None:
+    """Job: ask about an attempt that is still open; the schedule brings the next question."""
+    async with cashier.db.begin() as session:
+        attempt = await session.get_one(Attempt, attempt_id)
+    if attempt.state == "sent":
+        try:
+            await ask(cashier, attempt, now=now)
+        except (ChannelUnknown, ChannelRefused) as problem:
+            log.info("attempt_still_unknown", attempt_id=str(attempt_id), problem=problem.code)
+
+
+async def expire_attempt(cashier: Cashier, attempt_id: UUID, *, now: datetime) -> None:
+    """Job: close an unpaid attempt: at the provider first, then ask, then here.
+
+    Raises:
+        ChannelUnknown: the provider does not answer; the job is tried again.
+    """
+    async with cashier.db.begin() as session:
+        attempt = await session.get_one(Attempt, attempt_id)
+    if attempt.state != "sent":
+        return
+    try:
+        await cashier.channels[_name(attempt)].close(attempt.out_trade_no)
+    except ChannelRefused:
+        log.info("close_refused", attempt_id=str(attempt_id))
+    found = await ask(cashier, attempt, now=now)
+    if found.state == "absent":
+        # It never reached the provider, and its time is over: nobody can pay it any more.
+        async with cashier.db.begin() as session:
+            await recharges.close_unpaid(session, attempt)
+
+
+async def send_refund(cashier: Cashier, refund_id: UUID, *, now: datetime, asked: int = 0) -> None:
+    """Job: send a refund to its provider again and again, until it is paid out.
+
+    The number stays the same on every repeat, so nothing is paid out twice; unknown is not failed.
+
+    Args:
+        cashier: this process's means.
+        refund_id: the refund.
+        now: the instant.
+        asked: how often it was sent before, for the schedule.
+    """
+    if await try_refund(cashier, refund_id, now=now):
+        return
+    async with cashier.db.begin() as session:
+        await defer(
+            session,
+            "wallet.fulfilment:send_refund",
+            at=now + REFUND_AGAIN_AFTER[min(asked, len(REFUND_AGAIN_AFTER) - 1)],
+            refund_id=str(refund_id),
+            asked=asked + 1,
+        )
+
+
+async def try_refund(cashier: Cashier, refund_id: UUID, *, now: datetime) -> bool:
+    """Send a refund once, or learn what became of it; return whether it is finished."""
+    async with cashier.db.begin() as session:
+        refund = await session.get_one(RechargeRefund, refund_id)
+        if refund.state != "processing":
+            return True
+        attempt = await attempts.newest(session, refund.recharge_id)
+        payable_id = await account_id(session, Kind.REFUND_PAYABLE)
+        clearing_id = await account_id(session, CLEARING[attempt.channel])
+    order = NewRefund(
+        out_trade_no=attempt.out_trade_no,
+        out_refund_no=refund.refund_no,
+        amount_fen=refund.amount_fen,
+        total_fen=attempt.amount_fen,
+        reason=refund.reason,
+    )
+    try:
+        found = await cashier.channels[_name(attempt)].refund(order)
+    except (ChannelUnknown, ChannelRefused) as problem:
+        log.warning("refund_not_confirmed", refund_id=str(refund_id), problem=problem.code)
+        return False
+    is_finished = await refunds.finish(
+        cashier.poster, refund, found, payable_id=payable_id, clearing_id=clearing_id, now=now
+    )
+    if is_finished:
+        await closures.finish(cashier.db, refund.card_id, now=now)
+    return is_finished
+
+
+async def refund_noticed(cashier: Cashier, refund_id: UUID, *, now: datetime) -> None:
+    """Job: a provider said something about a refund, so ask now instead of on schedule."""
+    await try_refund(cashier, refund_id, now=now)
+
+
+def _name(attempt: Attempt) -> ChannelName:
+    return "alipay" if attempt.channel == "alipay" else "wechat_pay"
+
+
+def _found(notice: Notice) -> Found:
+    """Return what a notice says in the form of an answer to a query."""
+    return Found(
+        out_trade_no=notice.out_trade_no,
+        state="paid",
+        amount_fen=notice.total_fen,
+        currency=notice.currency,
+        app_id=notice.app_id,
+        merchant_id=notice.merchant_id,
+        channel_txn_no=notice.channel_txn_no,
+        paid_at=notice.at,
+    )
+
+
+def _mismatch(attempt: Attempt | None, found: Found, us: Us) -> str | None:
+    """Return what does not fit our own order, or None.
+
+    The order's total counts, never what the payer paid after coupons.
+    """
+    if attempt is None:
+        return "unknown-order"
+    if found.merchant_id not in {None, us.merchant_id} or found.app_id not in {None, us.app_id}:
+        return "merchant-mismatch"
+    if found.amount_fen != attempt.amount_fen or found.currency not in {None, "CNY"}:
+        return "amount-mismatch"
+    return None
+
+
+async def _defer_question(session: AsyncSession, notice: Notice, attempt: Attempt) -> None:
+    if notice.kind == "refund" and notice.out_refund_no:
+        refund = await refunds.find_by_no(session, notice.out_refund_no)
+        if refund:
+            await defer(session, "wallet.fulfilment:refund_noticed", refund_id=str(refund.id))
+            return
+    await defer(session, "wallet.fulfilment:query_attempt", attempt_id=str(attempt.id))
