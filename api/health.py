@@ -4,8 +4,12 @@ The management address listens in the same loop as the API, so a stuck loop answ
 """
 
 import asyncio
+import socket
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
+import uvicorn
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 from litestar import Litestar, Response, get
@@ -57,3 +61,35 @@ def migration_head() -> str:
     head = ScriptDirectory.from_config(config).get_current_head()
     assert head
     return head
+
+
+class _Quiet(uvicorn.Server):
+    """A server inside another one: signals are the outer one's."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave signals alone."""
+        yield
+
+
+@asynccontextmanager
+async def listening(services: Services) -> AsyncIterator[None]:
+    """Serve the management address while the block runs, in this very loop.
+
+    Every worker process listens on the same port; the system gives each probe to one of them.
+    """
+    settings = services.settings
+    with socket.socket() as bound:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        bound.bind((settings.host, settings.management_port))
+        config = uvicorn.Config(
+            management_app(services), log_config=None, access_log=False, lifespan="on", ws="none"
+        )
+        server = _Quiet(config)
+        task = asyncio.create_task(server.serve(sockets=[bound]), name="management")
+        try:
+            yield
+        finally:
+            server.should_exit = True
+            await task

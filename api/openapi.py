@@ -56,10 +56,24 @@ def made_true(document: dict[str, Any]) -> dict[str, Any]:
     for name, schema in document.get("components", {}).get("schemas", {}).items():
         if schema.get("type") == "object" and not name.endswith("ProblemDocument"):
             schema.setdefault("additionalProperties", False)
-    for path in document.get("paths", {}).values():
-        for operation in path.values():
+    for path, operations in document.get("paths", {}).items():
+        for operation in operations.values():
             _add_shared_answers(operation)
+            _add_repeated_answer(path, operation)
     return document
+
+
+def _add_repeated_answer(path: str, operation: dict[str, Any]) -> None:
+    """Say that a write repeated with its number is answered 200 with the first answer."""
+    has_key = any(one["name"] == "Idempotency-Key" for one in operation.get("parameters", []))
+    made = operation["responses"].get("201")
+    if made and (has_key or path.startswith("/v1/merchant/")):
+        header = {"description": "`true`", "schema": {"type": "string"}}
+        operation["responses"]["200"] = {
+            **made,
+            "description": "The same number again: the first answer",
+            "headers": {"Idempotency-Replayed": header},
+        }
 
 
 def _add_shared_answers(operation: dict[str, Any]) -> None:

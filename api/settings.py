@@ -85,13 +85,37 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         return (self.public_url or f"http://{self.signed_authority}") + "/v1/callback"
 
 
+DEMO_FOLDER = Path("var/demo")
+DEMO_SETTINGS = DEMO_FOLDER / "demo.env"
+"""What the demo's processes are told; commands in the same folder read it where nothing else is."""
+
+
+def given_port() -> int:
+    """Return the first of the ports that the demo takes.
+
+    Raises:
+        SettingsRefused: YUANKA_PORT is not a port.
+    """
+    given = os.environ.get("YUANKA_PORT", "8000")  # noqa: TID251  # the one reader
+    if not given.isdigit() or not 1024 <= int(given) <= 65_533:  # noqa: PLR2004
+        raise SettingsRefused("YUANKA_PORT must be a number from 1024 to 65533")
+    return int(given)
+
+
+def given_database_url() -> str | None:
+    """Return the server that is used instead of the embedded one, if one is named."""
+    return os.environ.get("YUANKA_DATABASE_URL")  # noqa: TID251  # the one reader
+
+
 def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
     """Return the settings of this process.
 
     Raises:
         SettingsRefused: something is missing, unknown or malformed.
     """
-    given = dict(os.environ if environment is None else environment)  # noqa: TID251  # the one reader
+    given = dict(os.environ if environment is None else environment)  # noqa: TID251  # the reader
+    if environment is None and "YUANKA_KEY_RING_FILE" not in given and DEMO_SETTINGS.exists():
+        given = {**given, **read_env_file(DEMO_SETTINGS)}
     file = given.pop("YUANKA_PROVIDERS_FILE", None)
     if file:
         given = {**read_env_file(Path(file)), **given}
@@ -116,9 +140,15 @@ def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
             and not (prefix == "WECHAT_" and name.startswith("WECHAT_PAY_"))
         }
     try:
-        return msgspec.convert(values, Settings, strict=False)
+        return msgspec.convert(values, Settings, strict=False, dec_hook=_path)
     except msgspec.ValidationError as problem:
         raise SettingsRefused(f"{problem}; docs/settings.md says what is needed") from problem
+
+
+def _path(kind: type, value: object) -> Path:
+    """Read a path, the one type here that the decoder does not know."""
+    assert kind is Path
+    return Path(str(value))
 
 
 NOT_OF_A_PROCESS = frozenset({"face_set", "test_database_url", "demo_dir"})

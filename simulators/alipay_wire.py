@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
+from http import HTTPStatus
 from typing import Any
 from urllib.parse import urlencode
 
@@ -206,7 +207,7 @@ class Alipay:
 
     def is_acknowledged(self, status: int, body: bytes) -> bool:
         """Take exactly the seven bytes `success` for a yes."""
-        return status == 200 and body == b"success"  # noqa: PLR2004
+        return status == HTTPStatus.OK and body == b"success"
 
     def _trade(self, order: Order, status: str) -> dict[str, Any]:
         ids, total = self.keys.ids, yuan(order.total_fen)

@@ -154,7 +154,7 @@ async def resend(data: Which, world: NamedDependency[World]) -> NoticeView:
 
 
 @get("/messages")
-async def list_messages(phone: str = "") -> list[dict[str, Any]]:  # noqa: ARG001 - see below
+async def list_messages(phone: str = "") -> list[dict[str, Any]]:  # noqa: ARG001 - part of the address
     """Show what was sent to a phone: nothing yet, since no provider of messages is simulated."""
     return []
 

@@ -18,6 +18,9 @@ from simulators.world import Mode, World
 _TICK_SECONDS = 0.03
 _ANSWER_SECONDS = 5
 """WeChat Pay waits five seconds for an answer; Alipay does not say."""
+# A peer that hangs up between the handshake and the first byte is no HTTPError: httpcore asks the
+# dead socket who it is talking to, and what comes out depends on the event loop.
+_NOT_DELIVERED = (httpx.HTTPError, httpx.InvalidURL, OSError, AttributeError)
 
 
 class Disturbance(msgspec.Struct, frozen=True):
@@ -89,7 +92,7 @@ async def _post(world: World, client: httpx.AsyncClient, notice: Notice, mode: M
     message = provider.write(notice, mode, world.now())
     try:
         answer = await client.post(notice.url, content=message.body, headers=dict(message.headers))
-    except (httpx.HTTPError, httpx.InvalidURL):
+    except _NOT_DELIVERED:
         return False
     return provider.is_acknowledged(answer.status_code, answer.content)
 

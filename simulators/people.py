@@ -4,9 +4,12 @@ Everything about a person follows from the name by hash, so nobody has to be reg
 person outlives every restart. Ids of one app share their beginning, as the real ones do.
 """
 
+import re
 from hashlib import sha256
 
 CODE_PREFIX = "sim:"
+NAME_LENGTH_MAX = 100
+WECHAT_OPEN_ID_LENGTH = 28
 USER_ID_ENDING = "+uid"
 """Alipay gives a `user_id` beside the `open_id` only where an app is old enough to have it."""
 
@@ -14,17 +17,18 @@ USER_ID_ENDING = "+uid"
 def name_in(code: str) -> str | None:
     """Return whose code this is, or None where it is nobody's."""
     name = code.removeprefix(CODE_PREFIX)
-    return name if name and name != code and len(name) <= 100 else None  # noqa: PLR2004
+    return name if name and name != code and len(name) <= NAME_LENGTH_MAX else None
 
 
 def wechat_open_id(app_id: str, name: str) -> str:
     """Return the person's `openid` at one mini-program: 28 characters, beginning with `o`."""
-    return f"{_wechat_beginning(app_id)}{_hex('wechat', app_id, name)[:21]}"
+    return f"{_wechat_beginning(app_id)}{_hex('wechat', app_id, name)[: WECHAT_OPEN_ID_LENGTH - 7]}"
 
 
 def is_wechat_open_id(app_id: str, open_id: str) -> bool:
     """Tell whether an `openid` can be one of this mini-program's."""
-    return len(open_id) == 28 and open_id.startswith(_wechat_beginning(app_id))  # noqa: PLR2004
+    is_as_long = len(open_id) == WECHAT_OPEN_ID_LENGTH
+    return is_as_long and open_id.startswith(_wechat_beginning(app_id))
 
 
 def alipay_open_id(app_id: str, name: str) -> str:
@@ -41,7 +45,7 @@ def alipay_user_id(name: str) -> str | None:
 
 def is_alipay_buyer(app_id: str, buyer: str) -> bool:
     """Tell whether this can be the `open_id` or the `user_id` of somebody who uses the app."""
-    is_user_id = len(buyer) == 16 and buyer.isdecimal() and buyer.startswith("2088")  # noqa: PLR2004
+    is_user_id = re.fullmatch("2088[0-9]{12}", buyer) is not None
     return is_user_id or buyer.startswith(_alipay_beginning(app_id))
 
 

@@ -15,6 +15,7 @@ from msgspec.structs import replace
 from simulators.store import Notice, Order, Refund, RefundState, Store
 from simulators.world import News, World
 
+NOTIFY_URL_LENGTH_MAX = 255
 _LOOPBACK = {"127.0.0.1", "::1", "localhost"}
 
 
@@ -112,7 +113,7 @@ def take_next_outcome(store: Store, out_trade_no: str) -> RefundState:
 def is_notify_url(url: str) -> bool:
     """Tell whether notices may go there: https without a query, or http to this machine."""
     parts = urlsplit(url)
-    if not parts.hostname or parts.query or parts.fragment or len(url) > 255:  # noqa: PLR2004
+    if not parts.hostname or parts.query or parts.fragment or len(url) > NOTIFY_URL_LENGTH_MAX:
         return False
     return parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in _LOOPBACK)
 

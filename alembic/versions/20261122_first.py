@@ -431,7 +431,7 @@ def upgrade() -> None:
     sa.Column('direction', sa.Text(), nullable=False),
     sa.Column('state', sa.Text(), nullable=False),
     sa.Column('reason', sa.SmallInteger(), nullable=False),
-    sa.Column('left', sa.BigInteger(), nullable=True),
+    sa.Column('entries_left', sa.BigInteger(), nullable=True),
     sa.Column('display_name', sa.Text(), nullable=False),
     sa.Column('lane', sa.Text(), nullable=True),
     sa.Column('scanned_at', sa.TIMESTAMP(timezone=True), nullable=False),

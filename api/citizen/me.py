@@ -198,7 +198,7 @@ async def create_step_up(
     responses=refuses(AlreadyVerified),
 )
 async def submit_real_name(
-    data: Annotated[RealNameSubmission, MultipartBody()],
+    data: MultipartBody[RealNameSubmission],
     services: NamedDependency[Services],
     principal: NamedDependency[CitizenPrincipal],
     request: AnyRequest,

@@ -139,7 +139,7 @@ def _view(admission: Admission, request: AnyRequest) -> AdmissionView:
         admission_id=admission.id,
         open_seconds=OPEN_SECONDS if is_allowed else 0,
         display_name=admission.display_name,
-        left=admission.left,
+        left=admission.entries_left,
         server_time_at=admission.decided_at,
     )
 

@@ -27,7 +27,7 @@ class Inbox:
     letters: SimpleQueue[Letter] = field(default_factory=SimpleQueue)
     answers: SimpleQueue[Answer] = field(default_factory=SimpleQueue)
 
-    def take(self, *, seconds_max: float = 6) -> Letter:
+    def take(self, *, seconds_max: float = 20) -> Letter:
         """Return the next letter, waiting for it; fails if none comes."""
         return self.letters.get(timeout=seconds_max)
 

@@ -67,7 +67,7 @@ def test_what_was_not_acknowledged_before_a_kill_is_sent_after_it(
         pay = make_order(before, inbox, order_no)
         make_order(before, inbox, f"{order_no}-2")
         inbox.answers.put((500, b""))
-        before.tell("delay", out_trade_no=f"{order_no}-2", seconds=2)
+        before.tell("delay", out_trade_no=f"{order_no}-2", seconds=3)
         before.tell("pay", out_trade_no=order_no)
         first = inbox.take()
         before.kill()

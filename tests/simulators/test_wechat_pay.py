@@ -208,7 +208,7 @@ def test_payers_may_fail_and_pay_later(
     assert simulators.tell("pay", out_trade_no=order_no).status_code == 404
     pay.pay("充值", order_no, {"total": 100}, payer)
     assert simulators.tell("fail", out_trade_no=order_no).json()["state"] == "open"
-    assert simulators.tell("delay", out_trade_no=order_no, seconds=0.4).json()["pay_at"]
+    assert simulators.tell("delay", out_trade_no=order_no, seconds=1.5).json()["pay_at"]
     assert told(pay.query(out_trade_no=order_no))[1]["trade_state"] == "NOTPAY"
     inbox.take()
     assert told(pay.query(out_trade_no=order_no))[1]["trade_state"] == "SUCCESS"

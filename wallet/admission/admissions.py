@@ -14,8 +14,10 @@ from sqlalchemy import CheckConstraint, ForeignKey, Index, SmallInteger, Text, s
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped, mapped_column
 
+from identity.devices.devices import Gate
 from identity.kernel import Base, Database, NotFound, StateConflict, business_date, new_id
 from identity.request_numbers import Claim, Kept
+from wallet.admission.parks import Park
 from wallet.admission.rules import HeldPass, May, may_enter
 from wallet.codes.credentials import CREDENTIALS
 from wallet.codes.presentations import Presented
@@ -52,14 +54,14 @@ class Admission(Base):
         ),
     )
     id: Mapped[UUID] = mapped_column(primary_key=True)
-    gate_id: Mapped[UUID] = mapped_column(ForeignKey("devices_gate.id"))
-    park_id: Mapped[UUID] = mapped_column(ForeignKey("admission_park.id"))
+    gate_id: Mapped[UUID] = mapped_column(ForeignKey(Gate.id))
+    park_id: Mapped[UUID] = mapped_column(ForeignKey(Park.id))
     card_id: Mapped[UUID | None] = mapped_column(ForeignKey("cards_card.id"))
     pass_id: Mapped[UUID | None] = mapped_column(ForeignKey("passes_pass.id"))
     direction: Mapped[Direction] = mapped_column(Text)
     state: Mapped[str]
     reason: Mapped[int] = mapped_column(SmallInteger)
-    left: Mapped[int | None]
+    entries_left: Mapped[int | None]
     """Entries left at this park on that day, as the gate was told."""
     display_name: Mapped[str]
     lane: Mapped[str | None]
@@ -137,7 +139,7 @@ async def admit(
             direction=direction,
             state="denied" if may.reason else "authorised",
             reason=int(may.reason),
-            left=may.left,
+            entries_left=may.left,
             display_name=presented.display_name,
             lane=lane,
             scanned_at=scanned_at,

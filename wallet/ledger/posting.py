@@ -245,14 +245,9 @@ class Poster:
         """Post a batch; if the database refuses it, post each alone so that only one fails."""
         try:
             again = await self._post(batch)
-        except (
-            sql_errors.PostgresError,
-            sql_errors.InterfaceError,
-            OSError,
-            TimeoutError,
-        ) as problem:
+        except Exception as problem:  # the edge of this task: callers wait for it
             if len(batch) == 1:
-                log.warning("posting_failed", problem=type(problem).__name__)
+                log.warning("posting_failed", problem=type(problem).__name__, exc_info=problem)
                 batch[0].fail(_as_refusal(problem))
                 return
             for waiting in batch:

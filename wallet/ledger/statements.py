@@ -71,7 +71,10 @@ _TYPE_NAMES = (
 
 def type_name(column: Column[Any]) -> str:
     """Return PostgreSQL's name for a column's type."""
-    return next(name for kind, name in _TYPE_NAMES if isinstance(column.type, kind))
+    for kind, name in _TYPE_NAMES:
+        if isinstance(column.type, kind):
+            return name
+    raise AssertionError(f"posting cannot write {column}: {column.type!r}")
 
 
 @cache

@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped, mapped_column
 
 from identity.kernel import Base, Database, NotFound, Refusal, Said, new_id, number_of
+from identity.merchants.merchants import Merchant
 from identity.request_numbers import Claim, Kept, bury
 from wallet.codes.credentials import CREDENTIALS
 from wallet.codes.presentations import Presented
@@ -43,7 +44,7 @@ class Charge(Base):
     )
     id: Mapped[UUID] = mapped_column(primary_key=True)
     charge_no: Mapped[str] = mapped_column(unique=True)
-    merchant_id: Mapped[UUID] = mapped_column(ForeignKey("merchants_merchant.id"))
+    merchant_id: Mapped[UUID] = mapped_column(ForeignKey(Merchant.id))
     order_no: Mapped[str]
     card_id: Mapped[UUID | None] = mapped_column(ForeignKey("cards_card.id"))
     """None where the code did not lead to a card."""

@@ -285,10 +285,11 @@ async def test_another_key_of_ours_is_a_refusal_and_says_no_text_of_theirs(
     simulators: Simulators, clock: Clock, our_key: RSAPrivateKey
 ) -> None:
     channel = _channel(simulators.url, our_key, our_key, clock)
-    with pytest.raises(ChannelRefused) as refused:
-        await channel.query("RC000001")
+    for ask in (channel.query("RC000001"), channel.query_refund("RC000001", "RF000001")):
+        with pytest.raises(ChannelRefused) as refused:
+            await ask
+        assert refused.value.facts == {"provider_code": "SIGN_ERROR"}
     await channel.disconnect()
-    assert refused.value.facts == {"provider_code": "SIGN_ERROR"}
 
 
 # From here on: a WeChat Pay that misbehaves.
