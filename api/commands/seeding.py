@@ -116,11 +116,13 @@ async def seed_city(services: Services, *, now: datetime) -> City:
         await session.flush()
         return City(
             [
-                MerchantAccess(shop.name, shop.kind, *_key(session, "merchant", shop.id, now))
+                MerchantAccess(
+                    shop.name, shop.kind, *register_key(session, "merchant", shop.id, now)
+                )
                 for shop in shops
             ],
             [
-                GateAccess(gate.name, park.name, *_key(session, "gate", gate.id, now))
+                GateAccess(gate.name, park.name, *register_key(session, "gate", gate.id, now))
                 for gate, park in zip(gates, made_parks, strict=True)
             ],
             [await _operator(services, session, login, now) for login in ("alice", "bob")],
@@ -142,7 +144,7 @@ async def _places(services: Services) -> _Places:
         )
 
 
-def _key(
+def register_key(
     session: AsyncSession, owner_kind: OwnerKind, owner_id: UUID, now: datetime
 ) -> tuple[str, str]:
     """Make and register a key; return its id and the private half, which production never sees."""
@@ -210,7 +212,7 @@ async def _seed_citizen(
         citizen_id, is_new = await sign_ins.sign_in(session, person, now=now)
         if not is_new:
             return  # Seeded by an earlier run that was interrupted.
-        session.add(_decided_case(services, citizen_id, now))
+        session.add(decided_case(services, citizen_id, now))
     async with services.db.begin() as session:
         card = await cards.issue(session, citizen_id, card_type="standard", now=now)
     phone = await bind_phone(services, card.id, now)
@@ -244,7 +246,7 @@ async def bind_phone(services: Services, card_id: UUID, now: datetime) -> Phone:
     return phone
 
 
-def _decided_case(services: Services, citizen_id: UUID, now: datetime) -> RealNameCase:
+def decided_case(services: Services, citizen_id: UUID, now: datetime) -> RealNameCase:
     """Return an identity check that passed long ago; its pictures are deleted by now."""
     rng = secrets.SystemRandom()
     name = rng.choice(FAMILY_NAMES) + "".join(rng.choices(GIVEN_NAMES, k=2))
