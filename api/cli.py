@@ -12,6 +12,7 @@ FILE_OF_COMMAND = {
     "work": "servers",
     "migrate": "servers",
     "prove": "servers",
+    "draft-migration": "drafts",
     "specimen": "specimen",
     "code": "codes",
 }

@@ -14,6 +14,8 @@ import msgspec
 
 PREFIX = "YUANKA_"
 
+AUTHORITY_PATTERN = r"^(?!.*:(80|443)$)([a-z0-9.-]+|\[[0-9a-f:]+\])(:[0-9]{1,5})?$|^$"
+
 
 class SettingsRefused(Exception):
     """The process cannot start with these settings; the text says which and what to do."""
@@ -64,8 +66,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     host: str = "127.0.0.1"
     port: int = 8000
     management_port: int = 8001
-    authority: str = ""
-    """host:port that machines sign; by default `host:port`."""
+    authority: Annotated[str, msgspec.Meta(pattern=AUTHORITY_PATTERN)] = ""
+    """host:port that machines sign; by default `host:port`. Lower case, and without the port where
+    it is the scheme's own (RFC 9421 §2.2.3), or no client would ever sign the same."""
     public_url: str = ""
     """Where providers reach us; by default `http://authority`."""
     workers: int = 1

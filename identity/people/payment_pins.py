@@ -3,6 +3,7 @@
 Wrong tries are counted under the row lock of the citizen, so parallel guesses count one by one.
 """
 
+import hmac
 from datetime import datetime, timedelta
 from uuid import UUID
 
@@ -67,7 +68,7 @@ async def set_pin(
         has_pin = (await citizens.get(session, citizen_id)).pin_hash is not None
     if has_pin:
         await check(db, citizen_id, old_pin or "", pepper=pepper, now=now)
-    pin_hash = await passwords.hash_pin(pin, pepper=pepper)
+    pin_hash = await passwords.hash_pin(pin, pepper=_pepper_of(citizen_id, pepper))
     async with db.begin() as session:
         citizen = await citizens.get(session, citizen_id, for_update=True)
         if citizen.pin_hash is not None and not has_pin:
@@ -99,8 +100,13 @@ async def check(db: Database, citizen_id: UUID, pin: str, *, pepper: bytes, now:
         if citizen.pin_wrong_count >= TRIES:
             citizen.pin_locked_until = now + LOCK
         tries_left, pin_hash = TRIES - citizen.pin_wrong_count, citizen.pin_hash
-    if not await passwords.verify_pin(pin, pin_hash, pepper=pepper):
+    if not await passwords.verify_pin(pin, pin_hash, pepper=_pepper_of(citizen_id, pepper)):
         raise PinRefused(tries_left=tries_left)
     async with db.begin() as session:
         citizen = await citizens.get(session, citizen_id, for_update=True)
         citizen.pin_wrong_count, citizen.pin_locked_until = 0, None
+
+
+def _pepper_of(citizen_id: UUID, pepper: bytes) -> bytes:
+    """Return the pepper of one citizen: a hash moved into another's row opens nothing there."""
+    return hmac.digest(pepper, citizen_id.bytes, "sha256")

@@ -89,7 +89,9 @@ class Transport:
                 return await self._exchange(request)
         except (TimeoutError, httpx.TimeoutException) as late:
             raise Silence("time-out") from late
-        except httpx.HTTPError as broken:
+        except (httpx.HTTPError, OSError, AttributeError) as broken:
+            # A peer that hangs up between handshake and first byte raises no HTTPError: httpcore
+            # asks the dead socket who it is, and what comes of that depends on the event loop.
             raise Silence("unreachable") from broken
 
     async def _exchange(self, request: httpx.Request) -> Answer:
