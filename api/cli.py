@@ -19,7 +19,13 @@ FILE_OF_COMMAND = {
 """Which file of `api.commands` registers a command, so that no other is imported for it."""
 
 
-SETUP_PROBLEMS = {"SettingsRefused", "KeyRingRefused", "CannotStart", "OtherMajorVersion"}
+SETUP_PROBLEMS = {
+    "SettingsRefused",
+    "KeyRingRefused",
+    "CannotStart",
+    "OtherMajorVersion",
+    "CannotReach",
+}
 """By name, so that saying what is wrong does not import the server."""
 
 
@@ -44,21 +50,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except Exception as problem:
-        if not _is_setup(problem):
+        if type(problem).__name__ not in SETUP_PROBLEMS:
             raise
         print(f"yuanka: {problem}", file=sys.stderr)
         return 78  # EX_CONFIG of sysexits.h: the settings are wrong, starting again is no help
     return code
-
-
-def _is_setup(problem: Exception) -> bool:
-    """Say whether it is for whoever set this up to mend, so that a traceback would not help."""
-    return type(problem).__name__ in {
-        "SettingsRefused",
-        "KeyRingRefused",
-        "CannotStart",
-        "PortTaken",
-    }
 
 
 if __name__ == "__main__":

@@ -180,7 +180,7 @@ class Database:
             pool_timeout=5,
             connect_args={"server_settings": settings},
         )
-        pool = await asyncpg.create_pool(
+        pool = await _pool(
             dsn,
             min_size=1,
             max_size=connections_max,
@@ -201,6 +201,21 @@ class Database:
         """Give every connection back."""
         await self.pool.close()
         await self.engine.dispose()
+
+
+class CannotReach(Exception):
+    """No database answers where the settings say; the text says what to look at."""
+
+
+async def _pool(dsn: str, **options: Any) -> asyncpg.Pool:
+    try:
+        pool: asyncpg.Pool = await asyncpg.create_pool(dsn, **options)
+    except (OSError, asyncpg.exceptions.PostgresConnectionError) as problem:
+        raise CannotReach(
+            f"no database answers ({problem.__class__.__name__});"
+            " is the demo running, or is YUANKA_DATABASE_URL wrong?"
+        ) from problem
+    return pool
 
 
 async def _leave_as_it_is(_: asyncpg.Connection) -> None:

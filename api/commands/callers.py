@@ -6,7 +6,7 @@ stories among the tests are told through them.
 
 import json
 import secrets
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -14,11 +14,14 @@ import httpx
 import pyotp
 
 from api.clock import Clock
+from api.commands.access import OperatorAccess
 from api.commands.phones import Phone, Signed
 from api.replies import b64, unb64
 from identity import signatures
 
 WINDOWS_OF_A_NEW_PHONE = 4
+TOTP_SECONDS = 30
+UNAUTHORIZED = 401
 
 
 class Refused(Exception):
@@ -187,15 +190,17 @@ class OperatorBrowser:
         self._http, self._clock = http, clock
         self._csrf_token = ""
 
-    async def sign_in(self, login: str, password: str, totp_secret: str) -> None:
-        """Sign in with password and the one-time code of the moment."""
-        totp = pyotp.TOTP(totp_secret).at(self._clock())
-        body = body_of(
-            await self._http.post(
-                "/v1/operator/sign-ins", json={"login": login, "password": password, "totp": totp}
-            )
+    async def sign_in(self, who: OperatorAccess, *, seconds_ahead: int = 0) -> bool:
+        """Sign in with password and one-time code; return whether that was accepted."""
+        totp = pyotp.TOTP(who.totp_secret).at(self._clock() + timedelta(seconds=seconds_ahead))
+        answer = await self._http.post(
+            "/v1/operator/sign-ins",
+            json={"login": who.login, "password": who.password, "totp": totp},
         )
-        self._csrf_token = body["csrf_token"]
+        if answer.status_code == UNAUTHORIZED:
+            return False
+        self._csrf_token = body_of(answer)["csrf_token"]
+        return True
 
     async def call(self, method: str, path: str, **request: Any) -> httpx.Response:
         """Send a request in the session."""

@@ -11,32 +11,22 @@ import tempfile
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from time import monotonic
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import httpx
 import zxingcpp
 from PIL import Image
 
 from api.clock import utc_now
+from api.commands import tour_acts as acts
 from api.commands.access import Access, read_access
-from api.commands.callers import Citizen, Machine, OperatorBrowser, Refused, body_of
+from api.commands.callers import Citizen, Machine, Refused, body_of
 from api.commands.codes import draw_qr
-from api.commands.specimen import make_specimen
+from api.commands.tour_acts import NotHeld, hold
 from wallet.codes.wire import Kind
 
 HELD = "all steps held"
 PIN = "204816"
-WAIT_SECONDS = 20
-
-
-class NotHeld(Exception):
-    """A step did not do what it must."""
-
-
-def hold(claim: object, says: str) -> None:
-    """Go on only if the claim is true."""
-    if not claim:
-        raise NotHeld(says)
 
 
 def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -54,7 +44,12 @@ def run_tour(arguments: argparse.Namespace) -> int:
     if not arguments.access.exists():
         print(f"yuanka: {arguments.access} is not there; start `make demo` first", file=sys.stderr)
         return 1
-    return asyncio.run(take_tour(read_access(arguments.access)))
+    try:
+        return asyncio.run(take_tour(read_access(arguments.access)))
+    except httpx.ConnectError as problem:
+        address = problem.request.url
+        print(f"yuanka: nothing answers at {address}; start `make demo` first", file=sys.stderr)
+        return 1
 
 
 async def take_tour(access: Access) -> int:
@@ -69,6 +64,8 @@ async def take_tour(access: Access) -> int:
             title = (step.__doc__ or "").rstrip(".")
             try:
                 proof = await step()
+            except httpx.ConnectError:
+                raise
             except (NotHeld, Refused, httpx.HTTPError) as problem:
                 print(f"{number:>2}. ✗ {title}\n      {type(problem).__name__}: {problem}")
                 return 1
@@ -104,7 +101,6 @@ class Tour:
             for one in (access.gates[0], access.gates[3])
         )
         self._seen = Seen("", "", "")
-        self._balance_fen = 0
 
     def steps(self) -> list[Step]:
         """Return every step; its docstring is its title."""
@@ -146,18 +142,16 @@ class Tour:
         """Verify an identity by rule 实名（规则通过）."""
         refused = await self._ann.call("POST", "/cards", json={"card_type": "standard"})
         hold(refused.json()["code"] == "real-name-required", "no card without a checked identity")
-        view = await self._submit(self._ann, review=False)
+        view = await acts.submit_real_name(self._ann, review=False)
         hold(view["state"] == "passed", f"passes by rule, not {view}")
         me = body_of(await self._ann.call("GET", "/me"))
         return f"passed at once as {me['real_name']['name_masked']}; without it: 403"
 
     async def review(self) -> str:
         """Verify an identity by an operator 实名（人工审核）."""
-        view = await self._submit(self._bo, review=True)
+        view = await acts.submit_real_name(self._bo, review=True)
         hold(view["state"] == "in_review", f"waits for an operator, not {view}")
-        who = self._access.operators[0]
-        browser = OperatorBrowser(self._http, utc_now)
-        await browser.sign_in(who.login, who.password, who.totp_secret)
+        who, browser = await acts.sign_in_operator(self._http, self._access)
         waiting = body_of(await browser.call("GET", "/real-name-cases"))["items"]
         case = body_of(await browser.call("GET", f"/real-name-cases/{waiting[-1]['id']}"))
         picture = await browser.call("GET", f"/real-name-cases/{case['id']}/pictures/id_front")
@@ -173,7 +167,7 @@ class Tour:
         """Get cards, bind phone numbers, set a PIN 领卡."""
         for person, provider in ((self._ann, "wechat"), (self._bo, "alipay")):
             await person.get_card()
-            code = await self._phone_code(provider)
+            code = await acts.press_phone_button(self._control, provider, self._name)
             bound = {"provider": provider, "code": code}
             body_of(await person.call("PUT", "/me/phone", json=bound))
             body_of(await person.call("PUT", "/me/payment-pin", json={"pin": PIN}), 204)
@@ -188,11 +182,11 @@ class Tour:
 
     async def recharge_wechat_pay(self) -> str:
         """Recharge through WeChat Pay 微信充值."""
-        return await self._recharge(self._ann, "wechat_pay", 20_000)
+        return await acts.recharge(self._control, self._ann, "wechat_pay", 20_000)
 
     async def recharge_alipay(self) -> str:
         """Recharge through Alipay 支付宝充值."""
-        return await self._recharge(self._bo, "alipay", 8_800)
+        return await acts.recharge(self._control, self._bo, "alipay", 8_800)
 
     async def buy_pass(self) -> str:
         """Buy a pass from the balance 购买年票."""
@@ -232,7 +226,7 @@ class Tour:
         hold(len(found) == 1 and found[0].text == shown, "the scanner reads what the phone shows")
         before_fen = (await self._ann.card())["balance_fen"]
         order_no = secrets.token_hex(8)
-        charge = body_of(await self._take(self._shop, order_no, found[0].text, 3_600), 201)
+        charge = body_of(await acts.take(self._shop, order_no, found[0].text, 3_600), 201)
         hold(charge["state"] == "succeeded", f"charged, not {charge}")
         after_fen = (await self._ann.card())["balance_fen"]
         hold(after_fen == before_fen - 3_600, "the money left the card once")
@@ -244,24 +238,24 @@ class Tour:
 
     async def repeat(self) -> str:
         """Send the same charge again 重发同一笔."""
-        again = await self._take(self._shop, self._seen.order_no, self._seen.code, 3_600)
+        again = await acts.take(self._shop, self._seen.order_no, self._seen.code, 3_600)
         hold(again.status_code == 200, "a retry is answered 200")
         hold(again.headers.get("idempotency-replayed") == "true", "and says that it is one")
         hold(again.json()["id"] == self._seen.charge_id, "the same charge comes back")
-        other = await self._take(self._shop, self._seen.order_no, self._seen.code, 3_700)
+        other = await acts.take(self._shop, self._seen.order_no, self._seen.code, 3_700)
         hold(other.status_code == 422, "the same number with another amount is refused")
         return "200 with the same charge; another amount under that number: 422"
 
     async def replay(self) -> str:
         """Replay the code at another till: 305 重放."""
-        return await self._declined(self._shop2, self._seen.code, 305)
+        return await acts.be_declined(self._shop2, self._seen.code, 305)
 
     async def stale(self) -> str:
         """Show a screenshot a minute old: 303 截屏."""
         assert self._ann.phone
         # Byte for byte what a screenshot of a minute ago shows, without waiting the minute.
         old = self._ann.phone.code_at(utc_now(), slots_ahead=-4)
-        return await self._declined(self._shop, old, 303)
+        return await acts.be_declined(self._shop, old, 303)
 
     async def refund(self) -> str:
         """Give part of it back 部分退款."""
@@ -282,10 +276,10 @@ class Tour:
         card = body_of(await self._ann.call("POST", path, json={}))
         began = monotonic()
         hold(card["state"] == "lost", "the card is lost")
-        said = await self._declined(self._shop, code, 402)
+        said = await acts.be_declined(self._shop, code, 402)
         took = monotonic() - began
         hold(took < 1, f"refused within a second, not {took:.2f} s")
-        gate = await self._scan(self._gate, code)
+        gate = await acts.scan(self._gate, code)
         hold(gate["decision"] == "deny" and gate["reason"] == 402, f"402 at the gate, not {gate}")
         return f"{said}; at the gate too; {took * 1000:.0f} ms after the report"
 
@@ -301,7 +295,7 @@ class Tour:
 
     async def enter(self) -> str:
         """Enter a park with the pass 入园."""
-        answer = await self._scan(self._gate, self._ann.show_code())
+        answer = await acts.scan(self._gate, self._ann.show_code())
         hold(answer["decision"] == "allow", f"let in, not {answer}")
         path = f"/v1/gate/admissions/{answer['admission_id']}/result"
         passed = {"result": "passed", "at": utc_now().isoformat()}
@@ -310,15 +304,15 @@ class Tour:
 
     async def closed_park(self) -> str:
         """Be refused at a closed park: 506 闭园."""
-        code = await self._fresh_code(self._ann)
-        answer = await self._scan(self._closed_gate, code)
+        code = await acts.fresh_code(self._ann)
+        answer = await acts.scan(self._closed_gate, code)
         self._ann.last_slot -= 1
         hold(answer["reason"] == 506, f"closed now, not {answer}")
         return f"{answer['reason']} {answer['reason_text']}"
 
     async def reissue(self) -> str:
         """Reissue with the balance intact 补卡."""
-        old_code, before = await self._fresh_code(self._ann), await self._ann.card()
+        old_code, before = await acts.fresh_code(self._ann), await self._ann.card()
         path = f"/cards/{self._ann.card_id}/reissue"
         key = secrets.token_hex(16)
         card = body_of(await self._ann.call("POST", path, key=key, json={}), 201)
@@ -327,10 +321,10 @@ class Tour:
         hold(card["balance_fen"] == before["balance_fen"], "the balance is intact")
         hold(card["passes"] == before["passes"], "so are the passes")
         hold(card["card_no"] != before["card_no"], "the number is new")
-        await self._declined(self._shop, old_code, 402)
+        await acts.be_declined(self._shop, old_code, 402)
         await self._ann.bind_phone()
         order_no = secrets.token_hex(8)
-        charge = body_of(await self._take(self._shop2, order_no, self._ann.show_code(), 800), 201)
+        charge = body_of(await acts.take(self._shop2, order_no, self._ann.show_code(), 800), 201)
         hold(charge["state"] == "succeeded", f"the new code pays, not {charge}")
         return f"{before['card_no']} → {card['card_no']}, {card['balance_fen']} fen; old code: 402"
 
@@ -354,7 +348,7 @@ class Tour:
         async def is_closed() -> bool:
             return bool((await self._bo.card())["state"] == "closed")
 
-        await self._until(is_closed, "the provider pays everything out")
+        await acts.until(is_closed, "the provider pays everything out")
         card = await self._bo.card()
         hold(card["balance_fen"] == 0, "nothing is left on it")
         return "8800 fen back through Alipay, card closed"
@@ -367,99 +361,3 @@ class Tour:
         said, _ = await process.communicate()
         hold(process.returncode == 0, said.decode())
         return said.decode().strip().splitlines()[-1]
-
-    async def _submit(self, person: Citizen, *, review: bool) -> dict[str, Any]:
-        with tempfile.TemporaryDirectory() as folder:
-            made = await asyncio.to_thread(
-                make_specimen, Path(folder), review=review, rng=secrets.SystemRandom()
-            )
-            files = {
-                kind: (f"{kind}.jpg", path.read_bytes(), "image/jpeg")
-                for kind, path in (
-                    ("id_front", made.id_front),
-                    ("id_back", made.id_back),
-                    ("selfie", made.selfie),
-                )
-            }
-            view: dict[str, Any] = body_of(
-                await person.call(
-                    "POST",
-                    "/me/real-name",
-                    data={"name": made.name, "id_number": made.id_number},
-                    files=files,
-                ),
-                202,
-            )
-        return view
-
-    async def _phone_code(self, provider: str) -> str:
-        """Return what the phone-number button of the mini-program hands over."""
-        if provider == "wechat":
-            return f"sim:{self._name}"
-        pressed = await self._control.post("alipay/phone", json={"code": f"sim:{self._name}"})
-        return pressed.text
-
-    async def _recharge(self, person: Citizen, channel: str, amount_fen: int) -> str:
-        before_fen = (await person.card())["balance_fen"]
-        opened = body_of(
-            await person.call(
-                "POST",
-                "/recharges",
-                key=secrets.token_hex(16),
-                json={"card_id": person.card_id, "amount_fen": amount_fen, "channel": channel},
-            ),
-            201,
-        )
-        hold((await person.card())["balance_fen"] == before_fen, "no money before it is paid")
-        body_of(await self._control.post("pay", json={"out_trade_no": opened["out_trade_no"]}))
-
-        # The card is watched, not the recharge: asking for that would make us ask the provider.
-        async def is_credited() -> bool:
-            return bool((await person.card())["balance_fen"] == before_fen + amount_fen)
-
-        began = monotonic()
-        await self._until(is_credited, "the provider's signed notice credits the card")
-        took = (monotonic() - began) * 1000
-        state = body_of(await person.call("GET", f"/recharges/{opened['id']}"))["state"]
-        hold(state == "succeeded", "the recharge says so too")
-        return (
-            f"{opened['recharge_no']}: {amount_fen} fen credited {took:.0f} ms after the payment,"
-            " by the signed notice"
-        )
-
-    async def _take(
-        self, machine: Machine, order_no: str, code: str, amount_fen: int
-    ) -> httpx.Response:
-        asked = {"order_no": order_no, "code": code, "amount_fen": amount_fen}
-        return await machine.call("POST", "/v1/merchant/charges", asked)
-
-    async def _declined(self, machine: Machine, code: str, reason: int) -> str:
-        charge = body_of(await self._take(machine, secrets.token_hex(8), code, 100), 201)
-        hold(
-            charge["state"] == "declined" and charge["reason"] == reason,
-            f"declined with {reason}, not {charge['state']} {charge['reason']}",
-        )
-        return f"{reason} {charge['reason_text']}"
-
-    async def _scan(self, gate: Machine, code: str) -> dict[str, Any]:
-        asked = {
-            "scan_id": secrets.token_hex(16),
-            "direction": "in",
-            "credential": {"kind": "code", "value": code},
-            "scanned_at": utc_now().isoformat(),
-        }
-        answer: dict[str, Any] = body_of(await gate.call("POST", "/v1/gate/admissions", asked))
-        return answer
-
-    async def _fresh_code(self, person: Citizen) -> str:
-        """Return a code that was not used, waiting for a slot no longer than it must."""
-        assert person.phone
-        while person.last_slot + 1 > person.phone.slot_at(utc_now()) + 2:  # noqa: ASYNC110
-            await asyncio.sleep(0.5)
-        return person.show_code()
-
-    async def _until(self, is_so: Callable[[], Awaitable[bool]], says: str) -> None:
-        began = monotonic()
-        while not await is_so():  # it happens in another process
-            hold(monotonic() - began < WAIT_SECONDS, f"{says}, but not within {WAIT_SECONDS} s")
-            await asyncio.sleep(0.05)
