@@ -4,61 +4,27 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
-import structlog
 from litestar import Litestar, Request, Router
 from litestar.di import Provide
-from litestar.middleware import ASGIMiddleware
 from litestar.static_files import create_static_files_router
-from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
 from api import health, openapi, problems
 from api.auth import citizen_guard, gate_guard, merchant_guard
 from api.callback import providers as callbacks
 from api.citizen import cards, me, passes, recharges, sign_ins
 from api.clock import Clock, utc_now
+from api.edge import Edge, refuse_nul
 from api.gate import admissions
 from api.logs import configure_logs
 from api.merchant import charges
 from api.operator import real_names
 from api.services import Services, open_services
 from api.settings import read_settings
-from identity.kernel import new_id
 
 BODY_BYTES_MAX = 128 * 1024
 """Of any request but those that carry pictures, which say so at their handler."""
 
 ServicesOpener = Callable[[], AbstractAsyncContextManager[Services]]
-
-log = structlog.get_logger()
-
-
-class Edge(ASGIMiddleware):
-    """Reads the clock once per request, gives the request an id, and logs one line."""
-
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
-
-    async def handle(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp) -> None:
-        """Stamp the request and pass it on."""
-        now = self._clock()
-        state = scope["state"]
-        state["now"], state["request_id"] = now, str(new_id(now))
-        status = 0
-
-        async def watched(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-            await send(message)
-
-        await next_app(scope, receive, watched)
-        log.info(
-            "request",
-            request_id=state["request_id"],
-            method=scope.get("method"),
-            route=scope.get("path_template", ""),
-            status=status,
-        )
 
 
 def create_app(open_: ServicesOpener, clock: Clock, *, has_page: bool) -> Litestar:
@@ -104,20 +70,26 @@ def _audiences() -> list[Router]:
         route_handlers=[me.router, cards.router, passes.router, recharges.router],
     )
     return [
-        Router("/v1/citizen", route_handlers=[sign_ins.router, citizen]),
+        Router("/v1/citizen", before_request=refuse_nul, route_handlers=[sign_ins.router, citizen]),
         Router(
             "/v1/merchant",
+            before_request=refuse_nul,
             guards=[merchant_guard],
             security=[{"merchant": []}],
             route_handlers=[charges.router],
         ),
         Router(
             "/v1/gate",
+            before_request=refuse_nul,
             guards=[gate_guard],
             security=[{"gate": []}],
             route_handlers=[admissions.router],
         ),
-        Router("/v1/operator", route_handlers=[real_names.sign_in_router, real_names.case_router]),
+        Router(
+            "/v1/operator",
+            before_request=refuse_nul,
+            route_handlers=[real_names.sign_in_router, real_names.case_router],
+        ),
         callbacks.router,
     ]
 

@@ -1,21 +1,35 @@
 """What every audience's answers have in common: made or repeated, pages, keys of requests."""
 
 from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Callable
 from typing import Annotated, Any, Generic, TypeVar
 
 import msgspec
 from litestar import Request, Response
-from litestar.params import HeaderParameter
+from litestar.params import HeaderParameter, QueryParameter
 
 from identity.kernel import Refusal, Said
 
 View = TypeVar("View")
+Key = TypeVar("Key")
+
+NUMBER_DIGITS_MAX = 18
+"""So that a number is below 2⁶³."""
 
 Text = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
 Fen = Annotated[int, msgspec.Meta(ge=1, le=10_000_000, description="金额（分）")]
-OrderNo = Annotated[str, msgspec.Meta(pattern="^[0-9A-Za-z]{6,32}$", description="商户侧单号")]
 
-IDEMPOTENCY_KEY_PATTERN = "^[!-~]{16,64}$"
+# `\Z` and not `$`, which in Python also stands before a final line feed; the document says `$`.
+ORDER_NO_PATTERN = r"^[0-9A-Za-z]{6,32}\Z"
+OrderNo = Annotated[str, msgspec.Meta(pattern=ORDER_NO_PATTERN, description="商户侧单号")]
+OrderNoQuery = Annotated[str, QueryParameter(pattern=ORDER_NO_PATTERN, description="商户侧单号")]
+
+Limit = Annotated[int, QueryParameter(ge=1, le=200, description="每页条数")]
+Cursor = Annotated[
+    str | None, QueryParameter(max_length=200, description="上一页答复中的 `next_cursor`")
+]
+
+IDEMPOTENCY_KEY_PATTERN = r"^[!-~]{16,64}\Z"
 IdempotencyKey = Annotated[
     str,
     HeaderParameter(
@@ -60,8 +74,8 @@ def page_of(rows: list[Any], views: list[View], limit: int, *, key: str) -> Page
     return Page(views[:limit], urlsafe_b64encode(last.encode()).rstrip(b"=").decode())
 
 
-def read_cursor(cursor: str | None) -> str | None:
-    """Return what a cursor of ours stands for.
+def read_cursor(cursor: str | None, read: Callable[[str], Key]) -> Key | None:
+    """Return what a cursor of ours stands for, as `read` reads it.
 
     Raises:
         CursorRefused: it is not one.
@@ -69,9 +83,20 @@ def read_cursor(cursor: str | None) -> str | None:
     if cursor is None:
         return None
     try:
-        return urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode("ascii")
+        return read(urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode("ascii"))
     except ValueError as problem:
         raise CursorRefused from problem
+
+
+def number_of_entry(text: str) -> int:
+    """Return the number that a cursor of numbered lines stands for.
+
+    Raises:
+        ValueError: it is none that a column can hold.
+    """
+    if not text.isdigit() or len(text) > NUMBER_DIGITS_MAX:
+        raise ValueError("not a number of an entry")
+    return int(text)
 
 
 def b64(data: bytes) -> str:

@@ -7,7 +7,6 @@ from uuid import UUID
 import msgspec
 from litestar import Response, Router, delete, get, post, put
 from litestar.di import NamedDependency
-from litestar.params import FromQuery
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from api.auth import CitizenPrincipal, require_step_up
@@ -15,11 +14,14 @@ from api.citizen.passes import PassView
 from api.problems import refuses
 from api.replies import (
     AnyRequest,
+    Cursor,
     CursorRefused,
     IdempotencyKey,
+    Limit,
     Page,
     b64,
     made,
+    number_of_entry,
     page_of,
     read_cursor,
     unb64,
@@ -43,7 +45,13 @@ from wallet.cards import cards, media
 from wallet.cards.cards import Card, CardExists, CardNotActive, TakeBackTooLate
 from wallet.cards.media import TooManyPhones
 from wallet.codes import credentials
-from wallet.codes.credentials import CredentialExists, PhoneNotBound, Wanted, WindowNotOffered
+from wallet.codes.credentials import (
+    CredentialExists,
+    IssuerKeyMissing,
+    PhoneNotBound,
+    Wanted,
+    WindowNotOffered,
+)
 from wallet.ledger import accounts, histories
 from wallet.ledger.chart import Kind
 from wallet.passes import passes
@@ -60,7 +68,7 @@ STATEMENT_TITLES = {
 }
 """What a movement is called; the kind beside it is the stable name."""
 
-Bytes16 = Annotated[str, msgspec.Meta(pattern="^[A-Za-z0-9_-]{22}$", description="16 字节")]
+Bytes16 = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_-]{22}\Z", description="16 字节")]
 
 
 class CardRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -157,9 +165,6 @@ class Nothing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """An empty object."""
 
 
-Limit = Annotated[int, msgspec.Meta(ge=1, le=200)]
-Cursor = Annotated[str, msgspec.Meta(max_length=200)]
-
 CARD_REFUSALS = (NotFound, StateConflict)
 
 
@@ -202,7 +207,7 @@ async def show_card(
 
 @put(
     "/cards/{card_id:uuid}/phone",
-    responses=refuses(NotFound, CardNotActive, StepUpRequired, TooManyPhones),
+    responses=refuses(NotFound, CardNotActive, StepUpRequired, TooManyPhones, IssuerKeyMissing),
 )
 async def bind_phone(
     card_id: UUID,
@@ -242,7 +247,14 @@ async def bind_phone(
 
 @post(
     "/cards/{card_id:uuid}/credentials",
-    responses=refuses(NotFound, CardNotActive, PhoneNotBound, WindowNotOffered, CredentialExists),
+    responses=refuses(
+        NotFound,
+        CardNotActive,
+        PhoneNotBound,
+        WindowNotOffered,
+        CredentialExists,
+        IssuerKeyMissing,
+    ),
 )
 async def create_credentials(
     card_id: UUID,
@@ -389,18 +401,14 @@ async def list_entries(
     card_id: UUID,
     services: NamedDependency[Services],
     principal: NamedDependency[CitizenPrincipal],
-    limit: FromQuery[Limit] = 50,
-    cursor: FromQuery[Cursor | None] = None,
+    limit: Limit = 50,
+    cursor: Cursor = None,
 ) -> Page[EntryView]:
     """List what moved the card's money, newest first."""
-    after = read_cursor(cursor)
-    if after is not None and not after.isdigit():
-        raise CursorRefused
+    before = read_cursor(cursor, number_of_entry)
     async with services.db.begin() as session:
         await cards.get_own(session, principal.citizen_id, card_id)
-        lines = await histories.of_card(
-            session, card_id, before=int(after) if after else None, limit=limit + 1
-        )
+        lines = await histories.of_card(session, card_id, before=before, limit=limit + 1)
     views = [
         EntryView(
             id=f"{card_id.hex}-{line.number}",
@@ -421,15 +429,11 @@ async def list_visits(
     card_id: UUID,
     services: NamedDependency[Services],
     principal: NamedDependency[CitizenPrincipal],
-    limit: FromQuery[Limit] = 50,
-    cursor: FromQuery[Cursor | None] = None,
+    limit: Limit = 50,
+    cursor: Cursor = None,
 ) -> Page[VisitView]:
     """List the gates that were asked to let this card in, newest first."""
-    after = read_cursor(cursor)
-    try:
-        before = UUID(after) if after else None
-    except ValueError as problem:
-        raise CursorRefused from problem
+    before = read_cursor(cursor, UUID)
     async with services.db.begin() as session:
         await cards.get_own(session, principal.citizen_id, card_id)
         rows = await admissions.visits_of_card(session, card_id, before=before, limit=limit + 1)

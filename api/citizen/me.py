@@ -24,7 +24,7 @@ from identity.sealing import blind_index, open_sealed, seal
 PICTURES_BYTES_MAX = 25 * 1024 * 1024
 """Three pictures of 8 MiB, and the fields around them."""
 
-Pin = Annotated[str, msgspec.Meta(pattern="^[0-9]{6}$", description="六位数字")]
+Pin = Annotated[str, msgspec.Meta(pattern=r"^[0-9]{6}\Z", description="六位数字")]
 
 
 class RealNameState(msgspec.Struct, frozen=True):
@@ -81,8 +81,8 @@ class StepUpView(msgspec.Struct, frozen=True):
 class RealNameSubmission(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Name, number and pictures, as multipart form data."""
 
-    name: Annotated[str, msgspec.Meta(min_length=1, max_length=50)]
-    id_number: Annotated[str, msgspec.Meta(min_length=1, max_length=20)]
+    name: Annotated[str, msgspec.Meta(pattern=r"^[^\x00-\x1f\x7f]{1,50}\Z")]
+    id_number: Annotated[str, msgspec.Meta(pattern=r"^[^\x00-\x1f\x7f]{1,20}\Z")]
     id_front: UploadFile
     id_back: UploadFile
     selfie: UploadFile | None = None

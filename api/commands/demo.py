@@ -6,6 +6,7 @@ the main job; then stays up until Ctrl-C. Everything it makes lies in `var/demo`
 
 import argparse
 import asyncio
+import os
 import signal
 import socket
 import subprocess
@@ -14,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from time import monotonic, sleep
+from typing import NamedTuple
 
 import httpx
 import msgspec
@@ -25,6 +27,7 @@ from api.commands.access import Access, SimulatorAccess, read_access, write_priv
 from api.commands.progress import Progress
 from api.commands.seeding import City
 from api.commands.tour import take_tour
+from api.embedded_ground import Account, tied
 from api.embedded_postgres import CannotStart, EmbeddedPostgres
 from api.services import open_services, trust_document
 from api.settings import (
@@ -44,6 +47,14 @@ STOP_SECONDS = 15
 OK = 200
 
 
+class Child(NamedTuple):
+    """A process of the demo."""
+
+    name: str
+    process: subprocess.Popen[bytes]
+    log: Path
+
+
 def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add the command."""
     says = "start everything, run the main job, stay up until Ctrl-C"
@@ -54,22 +65,34 @@ def register(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 def run_demo(arguments: argparse.Namespace) -> int:
     """Run the demo; exit 0 if every step of the tour held."""
-    # An `exit` by the service manager or `kill` ends the children as Ctrl-C does.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # `kill` ends the children as Ctrl-C does; and a shell that starts us in the background may
+    # have switched Ctrl-C off.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.default_int_handler)
     with ExitStack() as stack:
-        access = _start(stack)
+        access, children = _start(stack)
         code = asyncio.run(take_tour(access))
         if arguments.once or code:
             return code
         _say_where(access)
         try:
-            signal.pause()
+            return _watch(children)
         except KeyboardInterrupt:
             print("\nstopping")
     return code
 
 
-def _start(stack: ExitStack) -> Access:
+def _watch(children: list[Child]) -> int:
+    """Wait while everything runs; return 1 as soon as something does not."""
+    while True:
+        for child in children:
+            if child.process.poll() is not None:
+                print(f"{child.name} ended: see {child.log}", file=sys.stderr)
+                return 1
+        sleep(1)
+
+
+def _start(stack: ExitStack) -> tuple[Access, list[Child]]:
     """Start every process; they stop in the opposite order when the stack unwinds."""
     port = given_port()
     for taken in range(port, port + 3):
@@ -84,16 +107,15 @@ def _start(stack: ExitStack) -> Access:
     ring_file = folder / "key-ring.json"
     if not ring_file.exists():
         write_private(ring_file, make_development_ring(now=utc_now()))
-    stack.enter_context(_simulators(folder, port + 2))
+    children = [stack.enter_context(_simulators(folder, port + 2))]
     _write_settings(folder, port, database_url, ring_file)
     settings = read_settings(read_env_file(DEMO_SETTINGS))
     with Progress("migrating"):
         migrations.upgrade(settings.database_url, settings.schema)
     access = asyncio.run(_seed(settings, folder))
-    for command in ("serve", "work"):
-        stack.enter_context(_running(command))
+    children += [stack.enter_context(_running(command)) for command in ("serve", "work")]
     _await_ready(access)
-    return access
+    return access, children
 
 
 async def _seed(settings: Settings, folder: Path) -> Access:
@@ -138,22 +160,23 @@ def _write_settings(folder: Path, port: int, database_url: str, ring_file: Path)
 
 
 @contextmanager
-def _simulators(folder: Path, port: int) -> Iterator[None]:
+def _simulators(folder: Path, port: int) -> Iterator[Child]:
     command = [sys.executable, "-m", "simulators", "--port", str(port)]
     command += ["--dir", str(folder / "simulators")]
-    with _child(command, folder / "simulators.log", stdout=subprocess.PIPE) as process:
+    log = folder / "simulators.log"
+    with _child(command, log, stdout=subprocess.PIPE) as process:
         assert process.stdout
         line = process.stdout.readline().decode()
         if not line.startswith("simulators ready"):
-            raise CannotStart(f"the simulators did not start: see {folder / 'simulators.log'}")
-        yield
+            raise CannotStart(f"the simulators did not start: see {log}")
+        yield Child("the simulators", process, log)
 
 
 @contextmanager
-def _running(command: str) -> Iterator[None]:
+def _running(command: str) -> Iterator[Child]:
     log = DEMO_FOLDER / f"{command}.log"
-    with _child([sys.executable, "-m", "api.cli", command], log):
-        yield
+    with _child([sys.executable, "-m", "api.cli", command], log) as process:
+        yield Child(f"yuanka {command}", process, log)
 
 
 @contextmanager
@@ -163,7 +186,8 @@ def _child(
     """Run a process of ours until the block ends; it is asked to stop, then made to."""
     with log.open("ab") as errors:
         process = subprocess.Popen(  # noqa: S603  # our own commands
-            command,
+            # Tied to us: kill -9 of the demo leaves nothing behind that holds a port.
+            tied(command, Account("ourselves", os.geteuid(), os.getegid()), signal.SIGTERM),
             stdin=subprocess.DEVNULL,
             stdout=errors if stdout is None else stdout,
             stderr=errors,

@@ -9,6 +9,7 @@ from litestar import Response, Router, post
 from litestar.di import NamedDependency
 
 from api.auth import MachinePrincipal
+from api.edge import Instant, check_instant
 from api.problems import prefers_english, refuses
 from api.replies import AnyRequest, made
 from api.services import Services
@@ -18,7 +19,6 @@ from wallet.admission import admissions, parks
 from wallet.admission.admissions import OPEN_SECONDS, Admission
 from wallet.codes.presentations import present_with_passes
 from wallet.codes.reasons import Reason
-from wallet.ledger.posting import InProgress, Overloaded, Unavailable
 
 
 class GateRetired(Refusal):
@@ -39,11 +39,15 @@ class CodeCredential(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class AdmissionRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One scan at a gate; `scan_id` is its number, once for ever."""
 
-    scan_id: Annotated[str, msgspec.Meta(pattern="^[0-9A-Za-z-]{6,64}$")]
+    scan_id: Annotated[str, msgspec.Meta(pattern=r"^[0-9A-Za-z-]{6,64}\Z")]
     direction: Literal["in", "out"]
     credential: CodeCredential
-    scanned_at: datetime
+    scanned_at: Instant
     lane: Annotated[str, msgspec.Meta(min_length=1, max_length=32)] | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse an instant that cannot be."""
+        check_instant(self.scanned_at)
 
 
 class AdmissionView(msgspec.Struct, frozen=True):
@@ -63,7 +67,11 @@ class ResultRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Whether the person went in."""
 
     result: Literal["passed", "not_passed", "tailgate", "forced"]
-    at: datetime
+    at: Instant
+
+    def __post_init__(self) -> None:
+        """Refuse an instant that cannot be."""
+        check_instant(self.at)
 
 
 class ResultView(msgspec.Struct, frozen=True):
@@ -76,7 +84,7 @@ class ResultView(msgspec.Struct, frozen=True):
 @post(
     "/admissions",
     status_code=200,
-    responses=refuses(RequestNumberReused, GateRetired, Overloaded, Unavailable, InProgress),
+    responses=refuses(RequestNumberReused, GateRetired),
 )
 async def create_admission(
     data: AdmissionRequest,

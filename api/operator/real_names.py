@@ -25,7 +25,7 @@ class OperatorSignInRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=T
 
     login: Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
     password: Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
-    totp: Annotated[str, msgspec.Meta(pattern="^[0-9]{6}$")]
+    totp: Annotated[str, msgspec.Meta(pattern=r"^[0-9]{6}\Z")]
 
 
 class OperatorSignInView(msgspec.Struct, frozen=True):

@@ -1,0 +1,82 @@
+"""The edge: one clock reading, one id and one log line per request; text that cannot be kept."""
+
+import re
+from datetime import datetime
+from typing import Annotated
+
+import msgspec
+import structlog
+from litestar.middleware import ASGIMiddleware
+from litestar.types import ASGIApp, Message, Receive, Scope, Send
+
+from api.clock import Clock
+from api.problems import AnyRequest, Malformed
+from identity.kernel import new_id
+
+log = structlog.get_logger()
+
+# `\u0000` as JSON writes it, after an even number of backslashes: `\\u0000` is six characters.
+_NUL_IN_JSON = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
+
+FIRST_YEAR, LAST_YEAR = 2000, 2200
+"""Instants that callers tell lie between them: others are typing errors, or attacks."""
+
+Instant = Annotated[datetime, msgspec.Meta(tz=True)]
+"""An instant with its offset; the Struct that carries it calls `check_instant`."""
+
+
+class Edge(ASGIMiddleware):
+    """Reads the clock once per request, gives the request an id, and logs one line."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp) -> None:
+        """Stamp the request and pass it on."""
+        now = self._clock()
+        state = scope["state"]
+        state["now"], state["request_id"] = now, str(new_id(now))
+        status = 0
+
+        async def watched(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        await next_app(scope, receive, watched)
+        log.info(
+            "request",
+            request_id=state["request_id"],
+            method=scope.get("method"),
+            route=scope.get("path_template", ""),
+            status=status,
+        )
+
+
+async def refuse_nul(request: AnyRequest) -> None:
+    """Refuse a NUL in the path, the query or the JSON of a request, whichever field it is in.
+
+    PostgreSQL keeps none in text: in an answer it would be our fault, here it is the caller's.
+    Forms are left alone, since pictures are full of them; their few texts have patterns.
+
+    Raises:
+        Malformed: there is one.
+    """
+    is_form = request.content_type[0] == "multipart/form-data"
+    if (
+        "\0" in request.scope["path"]
+        or b"%00" in request.scope["query_string"]
+        or (not is_form and _NUL_IN_JSON.search(await request.body()))
+    ):
+        raise Malformed
+
+
+def check_instant(at: datetime) -> None:
+    """Refuse an instant that no clock of a caller can have shown.
+
+    Raises:
+        ValueError: it lies before `FIRST_YEAR` or after `LAST_YEAR`.
+    """
+    if not FIRST_YEAR <= at.year <= LAST_YEAR:
+        raise ValueError("the year is out of range")
