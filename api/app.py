@@ -11,7 +11,7 @@ from litestar.static_files import create_static_files_router
 from api import health, openapi, problems
 from api.auth import citizen_guard, gate_guard, merchant_guard
 from api.callback import providers as callbacks
-from api.citizen import cards, me, passes, recharges, sign_ins
+from api.citizen import cards, codes, histories, me, passes, recharges, sign_ins
 from api.clock import Clock, utc_now
 from api.edge import Edge, refuse_nul
 from api.gate import admissions
@@ -67,7 +67,14 @@ def _audiences() -> list[Router]:
         "",
         guards=[citizen_guard],
         security=[{"citizen": []}],
-        route_handlers=[me.router, cards.router, passes.router, recharges.router],
+        route_handlers=[
+            me.router,
+            cards.router,
+            codes.router,
+            histories.router,
+            passes.router,
+            recharges.router,
+        ],
     )
     return [
         Router("/v1/citizen", before_request=refuse_nul, route_handlers=[sign_ins.router, citizen]),

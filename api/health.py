@@ -15,6 +15,7 @@ from alembic.script import ScriptDirectory
 from litestar import Litestar, Response, get
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from sqlalchemy import text
+from sqlalchemy.exc import SQLAlchemyError
 
 from api.services import Services
 
@@ -50,7 +51,7 @@ async def _problem(services: Services, head: str) -> str | None:
             # A write probe: a server that has become read-only takes no money.
             await session.execute(text("CREATE TEMP TABLE probe (at timestamptz) ON COMMIT DROP"))
             at = await session.scalar(text("SELECT version_num FROM alembic_version"))
-    except (OSError, TimeoutError):
+    except (OSError, TimeoutError, SQLAlchemyError):
         return "database"
     return None if at == head else "migrations"
 

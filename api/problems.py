@@ -7,18 +7,27 @@ fault says nothing of its cause outward; it is logged here, once, with the reque
 from collections.abc import Callable
 from typing import Any
 
+import asyncpg.exceptions as sql_errors
 import msgspec
+import sqlalchemy.exc
 import structlog
 from litestar import Request, Response
 from litestar.exceptions import HTTPException, ValidationException
 from litestar.openapi.datastructures import ResponseSpec
+from litestar.openapi.spec import Example
 
 from identity.kernel import Refusal, Said
+from wallet.ledger.posting import InProgress, Overloaded, Unavailable
 
 AnyRequest = Request[Any, Any, Any]
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_SECONDS = "1"
+
+HELD_STATES = frozenset({"55P03", "57014", "40P01", "40001"})
+"""Lock not available, cancelled by a time-out, deadlock: nothing happened, ask again."""
+LOST_STATES = ("08", "53", "57P")
+"""Connections, resources, an operator's shutdown: the database went away."""
 
 log = structlog.get_logger()
 
@@ -29,6 +38,14 @@ class Malformed(Refusal):
     code, status = "bad-request", 400
     title = Said("请求格式不正确", "The request is malformed")
     next_step = Said("请按接口文档检查各字段。", "Check the fields against the API documentation.")
+
+
+class TooLarge(Refusal):
+    """The body is longer than this operation takes."""
+
+    code, status = "too-large", 413
+    title = Said("内容过大", "The request is too large")
+    next_step = Said("请减小内容后重试。", "Send less.")
 
 
 HTTP_SAID: dict[int, tuple[str, Said, Said]] = {
@@ -48,11 +65,7 @@ HTTP_SAID: dict[int, tuple[str, Said, Said]] = {
         Said("不支持此方法", "The method is not allowed here"),
         Said("请按接口文档使用方法。", "Use a method that the API documentation lists."),
     ),
-    413: (
-        "too-large",
-        Said("内容过大", "The request is too large"),
-        Said("请减小内容后重试。", "Send less."),
-    ),
+    413: (TooLarge.code, TooLarge.title, TooLarge.next_step),
     415: (
         "unsupported-media-type",
         Said("不支持的内容类型", "The content type is not supported"),
@@ -150,6 +163,31 @@ def from_refusal(request: AnyRequest, refusal: Refusal) -> Response[dict[str, An
     )
 
 
+def from_database(request: AnyRequest, fault: Exception) -> Response[Any]:
+    """Say that the database is busy or away, and may be asked again; all else is a fault of ours.
+
+    Whether what was asked happened may be unknown: its number makes asking again safe.
+    """
+    refusal = _refusal_of(fault)
+    if refusal is None:
+        return from_fault(request, fault)
+    log.warning("database", request_id=request_id(request), problem=type(fault).__name__)
+    return from_refusal(request, refusal)
+
+
+def _refusal_of(fault: Exception) -> Refusal | None:
+    if isinstance(fault, sqlalchemy.exc.TimeoutError):
+        return Overloaded()
+    if isinstance(fault, sql_errors.InterfaceError | ConnectionError):
+        return Unavailable()
+    # SQLAlchemy wraps what the driver raised; either way it has the server's five characters.
+    state = getattr(getattr(fault, "orig", fault), "sqlstate", None) or ""
+    if state in HELD_STATES:
+        return InProgress()
+    is_lost = isinstance(fault, sqlalchemy.exc.DBAPIError) and fault.connection_invalidated
+    return Unavailable() if is_lost or state.startswith(LOST_STATES) else None
+
+
 def from_http(request: AnyRequest, raised: HTTPException) -> Response[dict[str, Any]]:
     """Say a no of the framework: bad fields, an unknown path, a wrong method."""
     said = HTTP_SAID.get(raised.status_code)
@@ -185,6 +223,10 @@ def from_fault(request: AnyRequest, fault: Exception) -> Response[dict[str, Any]
 HANDLERS: dict[int | type[Exception], Callable[..., Response[Any]]] = {
     Refusal: from_refusal,
     HTTPException: from_http,
+    sqlalchemy.exc.SQLAlchemyError: from_database,
+    sql_errors.PostgresError: from_database,
+    sql_errors.InterfaceError: from_database,
+    ConnectionError: from_database,
     Exception: from_fault,
 }
 
@@ -205,8 +247,25 @@ def refuses(*refusals: type[Refusal]) -> dict[int, ResponseSpec]:
             generate_examples=False,
             media_type=MEDIA_TYPE,
             description="; ".join(f"`{refusal.code}` {refusal.title.zh}" for refusal in group),
+            examples=[
+                Example(id=refusal.code, summary=refusal.title.zh, value=example_of(refusal))
+                for refusal in group
+            ],
         )
         for status, group in sorted(by_status.items())
+    }
+
+
+def example_of(refusal: type[Refusal]) -> dict[str, Any]:
+    """Return the problem document of a refusal, without the facts of any one case."""
+    return {
+        "type": f"/problems/{refusal.code}",
+        "title": refusal.title.zh,
+        "status": refusal.status,
+        "detail": refusal.next_step.zh,
+        "code": refusal.code,
+        "request_id": "019aa000-0000-7000-8000-000000000000",
+        "retryable": refusal.retryable,
     }
 
 

@@ -20,6 +20,7 @@ from wallet.admission import admissions
 EVERY_TEN_SECONDS = "* * * * * */10"
 RETRY = RetryStrategy(max_attempts=20, exponential_wait=3)
 JOBS_AT_ONCE = 4
+STOP_SECONDS = 10.0
 
 log = structlog.get_logger()
 
@@ -43,7 +44,10 @@ async def work(settings: Settings) -> None:
         async with app.open_async():
             log.info("worker_ready")
             await app.run_worker_async(
-                concurrency=JOBS_AT_ONCE, delete_jobs="successful", fetch_job_polling_interval=1.0
+                concurrency=JOBS_AT_ONCE,
+                delete_jobs="successful",
+                fetch_job_polling_interval=1.0,
+                shutdown_graceful_timeout=STOP_SECONDS,
             )
 
 

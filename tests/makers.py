@@ -9,26 +9,22 @@ import httpx
 from api.clock import Clock
 from api.commands.callers import Citizen as Caller
 from api.commands.callers import Machine
+from api.commands.making import make_recharge
 from api.commands.phones import Phone
 from api.commands.seeding import bind_phone, decided_case, register_key
 from api.services import Services
 from identity import access_tokens, tokens
 from identity.devices import devices
-from identity.kernel import new_id, number_of
 from identity.merchants import merchants
 from identity.people import sign_ins
 from identity.providers.provider import ProviderPerson
-from wallet import fulfilment
 from wallet.admission import parks
 from wallet.admission.parks import MINUTES_OF_A_DAY, Park
 from wallet.cards import cards
-from wallet.channels import attempts
-from wallet.channels.channel import Found
 from wallet.ledger.accounts import account_id, new_account
 from wallet.ledger.chart import Kind
 from wallet.passes import pass_types
 from wallet.passes.pass_types import PassType
-from wallet.recharge.recharges import EXPIRES_AFTER, Recharge
 
 
 class Holder(NamedTuple):
@@ -89,57 +85,6 @@ async def make_holder(services: Services, *, balance_fen: int = 0) -> Holder:
     if balance_fen:
         await make_recharge(services, citizen_id, card.id, amount_fen=balance_fen)
     return Holder(citizen_id, card.id, principal_id, phone)
-
-
-async def make_recharge(
-    services: Services, citizen_id: UUID, card_id: UUID, *, amount_fen: int, is_paid: bool = True
-) -> tuple[UUID, UUID]:
-    """Return a recharge and its attempt; paid ones are credited as a provider's proof credits."""
-    now = services.clock()
-    recharge_id = new_id(now)
-    async with services.db.begin() as session:
-        session.add(
-            Recharge(
-                id=recharge_id,
-                recharge_no=number_of("RC", recharge_id),
-                card_id=card_id,
-                citizen_id=citizen_id,
-                channel="wechat_pay",
-                amount_fen=amount_fen,
-                refunded_fen=0,
-                state="paying",
-                created_at=now,
-                credited_at=None,
-            )
-        )
-        attempt = attempts.add(
-            session,
-            order_id=recharge_id,
-            order_no=number_of("RC", recharge_id),
-            channel="wechat_pay",
-            amount_fen=amount_fen,
-            description="园卡充值",
-            payer_open_id="open-test",
-            payer_user_id=None,
-            expires_at=now + EXPIRES_AFTER,
-            now=now,
-        )
-    if is_paid:
-        await fulfilment.credit(services.cashier, attempt, paid(attempt), now=now)
-    return recharge_id, attempt.id
-
-
-def paid(attempt: attempts.Attempt) -> Found:
-    """Return what a provider says of a paid attempt."""
-    return Found(
-        out_trade_no=attempt.out_trade_no,
-        state="paid",
-        amount_fen=attempt.amount_fen,
-        currency="CNY",
-        app_id="wx-test",
-        merchant_id="1900000001",
-        channel_txn_no=f"4200{attempt.out_trade_no}",
-    )
 
 
 async def make_shop(services: Services) -> Shop:

@@ -218,7 +218,7 @@ async def _seed_citizen(
     phone = await bind_phone(services, card.id, now)
     for _ in range(rng.randint(1, 2)):
         await _recharge(services, control, citizen_id, card.id, rng.randrange(100, 501) * 100)
-    await _buy_pass(services, citizen_id, card.id, rng.choice(places.pass_types))
+    await buy_pass(services, citizen_id, card.id, rng.choice(places.pass_types))
     merchant_id = rng.choice(places.merchant_ids)
     paid = await _charge(services, phone, merchant_id, rng.randrange(500, 8000))
     if paid and number % 5 == 0:
@@ -297,9 +297,10 @@ async def _recharge(
     await fulfilment.ask(services.cashier, opened.attempt, now=services.clock())
 
 
-async def _buy_pass(
+async def buy_pass(
     services: Services, citizen_id: UUID, card_id: UUID, pass_type: PassType
 ) -> None:
+    """Buy a pass for the card's money, if that suffices."""
     async with services.db.begin() as session:
         principal_id = await account_id(session, Kind.CARD_PRINCIPAL, card_id)
         deferred_id = await account_id(session, Kind.PASS_DEFERRED, pass_type.id)

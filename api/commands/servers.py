@@ -28,7 +28,11 @@ def run_serve(_: argparse.Namespace) -> int:
     """Serve until the process is told to stop; the workers share one port."""
     import uvicorn
 
+    from identity.sealing import load_ring
+
     settings = read_settings()
+    # Read here too: a bad ring is said in one line, and not once per worker in a traceback.
+    load_ring(settings.key_ring_file, is_production=settings.environment == "production")
     uvicorn.run(
         "api.app:from_environment",
         factory=True,

@@ -1,0 +1,96 @@
+"""One word for one thing: the words that the glossary rules out are nobody's name (style.md C1)."""
+
+import ast
+import re
+from collections.abc import Iterator
+
+from tests.house.sources import PRODUCT, name_of, python_files, tree_of
+
+RULED_OUT = {
+    "admin": "operator, staff",
+    "blacklist": "deny list",
+    "checkin": "admission",
+    "customer": "citizen, holder",
+    "deposit": "recharge",
+    "gateway": "channel",
+    "journal": "transfer, entry",
+    "membership": "pass",
+    "preauth": "authorization",
+    "redemption": "admission",
+    "reversal": "refund",
+    "revocation": "deny list",
+    "ticket": "pass",
+    "topup": "recharge",
+    "user": "citizen, holder",
+    "venue": "park",
+    "webhook": "notice",
+    "whitelist": "trust list",
+}
+"""Word → what it is called here. Words that also mean something else (credit, tag, statement,
+clearing, payment, error, machine) are left to the reader."""
+
+PAIRS = {("check", "in"): "admission", ("pre", "auth"): "authorization", ("top", "up"): "recharge"}
+
+ALLOWED = {
+    ("api/services.py", "gateway"): "Alipay calls its own address a gateway",
+    ("api/settings.py", "gateway"): "Alipay calls its own address a gateway",
+    ("api/embedded_ground.py", "user"): "an account of the operating system",
+    ("api/embedded_postgres.py", "user"): "an account of the operating system",
+    ("identity/providers/alipay.py", "gateway"): "Alipay calls its own address a gateway",
+    ("identity/providers/alipay.py", "user"): "Alipay's own name of an id",
+    ("identity/providers/alipay_gateway.py", "gateway"): "Alipay calls its own address a gateway",
+    ("identity/providers/provider.py", "user"): "Alipay's own name of an id",
+    ("identity/people/sign_ins.py", "user"): "Alipay's own name of an id",
+    ("wallet/channels/alipay.py", "gateway"): "Alipay calls its own address a gateway",
+    ("wallet/channels/alipay.py", "user"): "Alipay's own name of an id",
+    ("wallet/channels/attempts.py", "user"): "Alipay's own name of an id",
+    ("wallet/channels/channel.py", "user"): "Alipay's own name of an id",
+    ("wallet/recharge/recharges.py", "user"): "Alipay's own name of an id",
+}
+"""(file, word) → why it may stand there; each is the word of somebody else."""
+
+WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+")
+
+
+def _identifiers(tree: ast.AST) -> Iterator[str]:
+    for node in ast.walk(tree):
+        match node:
+            case ast.Name(id=name) | ast.Attribute(attr=name) | ast.arg(arg=name):
+                yield name
+            case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef():
+                yield node.name
+            case ast.keyword(arg=str(name)) | ast.alias(name=name):
+                yield name
+            case _:
+                continue
+
+
+def words_ruled_out(name: str) -> set[str]:
+    """Return the words of an identifier that the glossary has another word for."""
+    words = [word.lower() for word in WORD.findall(name)]
+    singular = {word.removesuffix("s") for word in words} | set(words)
+    pairs = {"".join(pair) for pair in zip(words, words[1:], strict=False) if pair in PAIRS}
+    return (singular & set(RULED_OUT)) | pairs
+
+
+def _found() -> set[tuple[str, str]]:
+    return {
+        (name_of(path), word)
+        for path in python_files(*PRODUCT)
+        for identifier in (*_identifiers(tree_of(path)), path.stem)
+        for word in words_ruled_out(identifier)
+    }
+
+
+def test_things_are_called_what_the_glossary_calls_them() -> None:
+    assert _found() - set(ALLOWED) == set()
+
+
+def test_no_exception_is_kept_for_nothing() -> None:
+    assert set(ALLOWED) - _found() == set()
+
+
+def test_the_rule_reads_words_inside_names() -> None:
+    assert words_ruled_out("TicketCustomers") == {"ticket", "customer"}
+    assert words_ruled_out("top_up_fen") == {"topup"}
+    assert words_ruled_out("userspace_or_checking") == set()

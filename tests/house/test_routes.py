@@ -1,0 +1,73 @@
+"""Every route is guarded by its audience's guard, or is one of the few that are open on purpose."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from litestar.handlers import HTTPRouteHandler
+from litestar.routes import HTTPRoute
+
+from api.app import create_app
+from api.auth import citizen_guard, gate_guard, merchant_guard, operator_guard
+from api.clock import utc_now
+from api.services import Services
+
+GUARD_OF: dict[str, Callable[..., Any]] = {
+    "/v1/citizen/": citizen_guard,
+    "/v1/merchant/": merchant_guard,
+    "/v1/gate/": gate_guard,
+    "/v1/operator/": operator_guard,
+}
+
+OPEN = {
+    "POST /v1/citizen/sign-ins": "whoever signs in is nobody yet",
+    "POST /v1/citizen/sign-ins/refresh": "the refresh token is the proof",
+    "POST /v1/operator/sign-ins": "whoever signs in is nobody yet",
+    "POST /v1/callback/wechat-pay": "the provider's signature is the proof",
+    "POST /v1/callback/wechat-refund": "the provider's signature is the proof",
+    "POST /v1/callback/alipay": "the provider's signature is the proof",
+}
+"""Route → why anybody may call it."""
+
+OPEN_FOLDERS = ("/schema",)
+"""The documentation and its assets."""
+
+
+@asynccontextmanager
+async def _nothing() -> AsyncIterator[Services]:
+    raise AssertionError("this application is never started")
+    yield
+
+
+def _routes() -> list[tuple[str, str, HTTPRouteHandler]]:
+    app = create_app(_nothing, utc_now, has_page=True)
+    return [
+        (method, route.path_format, handler)
+        for route in app.routes
+        if isinstance(route, HTTPRoute)
+        for handler in route.route_handlers
+        for method in sorted(handler.http_methods)
+        if method != "OPTIONS" and not route.path_format.startswith(OPEN_FOLDERS)
+    ]
+
+
+ROUTES = _routes()
+
+
+def test_there_are_routes() -> None:
+    assert len(ROUTES) > 30
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "handler"), ROUTES, ids=[f"{method} {path}" for method, path, _ in ROUTES]
+)
+def test_a_route_is_guarded(method: str, path: str, handler: HTTPRouteHandler) -> None:
+    if f"{method} {path}" in OPEN:
+        return
+    guard = next(guard for prefix, guard in GUARD_OF.items() if path.startswith(prefix))
+    assert guard in [getattr(one, "func", one) for one in handler.resolve_guards()]
+
+
+def test_no_open_route_is_kept_for_nothing() -> None:
+    assert set(OPEN) <= {f"{method} {path}" for method, path, _ in ROUTES}
