@@ -99,9 +99,7 @@ def _environment(folder: Path, database_url: str, workers: int) -> dict[str, str
     pem = serialization.Encoding.PEM
     write_private(
         private,
-        key.private_bytes(
-            pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        ),
+        key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()),
     )
     public.write_bytes(
         key.public_key().public_bytes(pem, serialization.PublicFormat.SubjectPublicKeyInfo)
@@ -146,7 +144,7 @@ def running_server(ground: Ground) -> Iterator[int]:
     """Run `yuanka serve` until the block ends; give its process id once it is ready."""
     log = ground.folder / "serve.log"
     with log.open("wb") as errors:
-        process = subprocess.Popen(  # noqa: S603  # our own command
+        process = subprocess.Popen(  # our own command
             [sys.executable, "-m", "api.cli", "serve"],
             stdin=subprocess.DEVNULL,
             stdout=errors,
@@ -175,8 +173,7 @@ def _await_ready(process: subprocess.Popen[bytes], ground: Ground) -> None:
             if httpx.get(url, trust_env=False).is_success:
                 return
         except httpx.TransportError:
-            pass_seconds = 0.1
-            sleep(pass_seconds)
+            sleep(0.1)
     said = (ground.folder / "serve.log").read_text(errors="replace")[-2_000:]
     raise CannotStart(f"the API is not ready after {monotonic() - began:.0f} s:\n{said}")
 

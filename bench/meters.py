@@ -10,7 +10,7 @@ import subprocess
 from collections import defaultdict
 from importlib.util import find_spec
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 import asyncpg
 
@@ -30,9 +30,14 @@ class Cost(NamedTuple):
     statements: int
     wal_bytes: int
 
-    def since(self, before: Self) -> "Cost":
+    def since(self, before: "Cost") -> "Cost":
         """Return what was spent after an earlier reading."""
-        return Cost(*(now - then for now, then in zip(self, before, strict=True)))
+        return Cost(
+            self.api_cpu_seconds - before.api_cpu_seconds,
+            self.postgres_cpu_seconds - before.postgres_cpu_seconds,
+            self.statements - before.statements,
+            self.wal_bytes - before.wal_bytes,
+        )
 
 
 class Meter:
@@ -93,9 +98,7 @@ def prepare_pgbench(dsn: str) -> None:
 def run_pgbench(dsn: str, postgres_pid: int) -> Reference:
     """Run pgbench for a few seconds."""
     before = cpu_seconds(postgres_pid)
-    said = _pgbench(
-        f"--client={PGBENCH_CLIENTS}", f"--time={PGBENCH_SECONDS}", "--no-vacuum", dsn
-    )
+    said = _pgbench(f"--client={PGBENCH_CLIENTS}", f"--time={PGBENCH_SECONDS}", "--no-vacuum", dsn)
     spent = cpu_seconds(postgres_pid) - before
     tps = re.search(r"^tps = ([0-9.]+)", said, re.MULTILINE)
     done = re.search(r"actually processed: ([0-9]+)", said)

@@ -9,7 +9,7 @@ import asyncio
 from collections import Counter, deque
 from collections.abc import Callable, Hashable, Sequence
 from time import monotonic, process_time
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import httptools
 
@@ -56,8 +56,8 @@ class _Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Be ready."""
-        assert isinstance(transport, asyncio.WriteTransport)
-        self._transport = transport
+        # Not isinstance: the transports of uvloop are no subclasses.
+        self._transport = cast("asyncio.WriteTransport", transport)
 
     def send(self, shot: Shot, due: float) -> None:
         """Send a request that was due at an instant."""
@@ -174,7 +174,7 @@ async def shoot(
     gun = _Gun(host, port, read)
     gun.connections, gun.wanted = connections, len(shots)
     await asyncio.gather(*(gun.connect() for _ in range(connections)))
-    lags = []
+    lags: list[float] = []
     await asyncio.sleep(max(0.0, start - monotonic() - 0.05))
     cpu_before = process_time()
     for shot in shots:

@@ -7,7 +7,7 @@ process that runs pytest; xdist's workers are told where it is.
 import os
 import shutil
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -25,6 +25,9 @@ from api.services import Services, open_services
 from api.settings import Alipay, Settings, WeChat, WeChatPay
 from identity.kernel import new_id
 from identity.sealing import make_development_ring
+from tests.documented import check_documented
+from tests.serving import Live, environment_of, free_port, serving
+from tests.simulators.running import Simulators, start_simulators
 
 SCHEMA = "city"
 TEMPLATE = "yuanka_template"
@@ -46,7 +49,9 @@ def pytest_configure(config: pytest.Config) -> None:
         # Not pytest's own folder, which a server that must not run as root cannot enter.
         folder = Path(tempfile.mkdtemp(prefix="yuanka-tests-"))
         folder.chmod(0o755)
-        server = EmbeddedPostgres(folder / "postgres", settings={"max_connections": "200"})
+        # A test that wants a crash starts a server of its own; here nothing has to outlive one.
+        quick = {"max_connections": "200", "fsync": "off", "full_page_writes": "off"}
+        server = EmbeddedPostgres(folder / "postgres", settings=quick)
         config.stash[SERVER_KEY], config.stash[FOLDER_KEY] = server, folder
         given = server.start()
     config.stash[URL_KEY] = given
@@ -212,9 +217,34 @@ async def client(services: Services, clock: SetClock) -> AsyncIterator[httpx.Asy
     async with app.lifespan():
         transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)  # type: ignore[arg-type]  # Litestar's ASGI types are its own
         async with httpx.AsyncClient(
-            transport=transport, base_url=f"http://{AUTHORITY}"
+            transport=transport,
+            base_url=f"http://{AUTHORITY}",
+            event_hooks={"response": [check_documented]},
         ) as opened_client:
             yield opened_client
+
+
+@pytest.fixture(scope="session")
+def simulators(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Simulators]:
+    """Run the providers' simulators, fifty times as fast as the providers."""
+    with start_simulators(tmp_path_factory.mktemp("simulators"), time_scale=0.02) as running:
+        yield running
+
+
+@pytest.fixture
+async def live(
+    database_url: str, simulators: Simulators, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Live]:
+    """Serve the application on this test's database, with the simulators as its providers."""
+    environment = environment_of(
+        simulators,
+        database_url=database_url,
+        schema=SCHEMA,
+        folder=tmp_path_factory.mktemp("live"),
+        port=free_port(),
+    )
+    async with serving(environment, simulators) as running:
+        yield running
 
 
 @pytest.fixture(scope="session")

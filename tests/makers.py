@@ -16,8 +16,10 @@ from api.services import Services
 from identity import access_tokens, tokens
 from identity.devices import devices
 from identity.merchants import merchants
+from identity.passwords import new_totp_secret
 from identity.people import sign_ins
 from identity.providers.provider import ProviderPerson
+from identity.staff import operators
 from wallet.admission import parks
 from wallet.admission.parks import MINUTES_OF_A_DAY, Park
 from wallet.cards import cards
@@ -154,4 +156,42 @@ async def make_caller(services: Services, client: httpx.AsyncClient, holder: Hol
     )
     caller.refresh_token = refresh_token
     caller.card_id, caller.phone = str(holder.card_id), holder.phone
+    return caller
+
+
+class Backoffice(NamedTuple):
+    """An operator, and what they sign in with."""
+
+    operator_id: UUID
+    login: str
+    password: str
+    totp_secret: str
+
+
+async def make_operator(services: Services) -> Backoffice:
+    """Return a person in the back office."""
+    login, password = f"operator-{secrets.token_hex(4)}", secrets.token_urlsafe(12)
+    totp_secret = new_totp_secret()
+    async with services.db.begin() as session:
+        operator = await operators.add(
+            session,
+            login=login,
+            password=password,
+            totp_secret=totp_secret,
+            ring=services.ring,
+            now=services.clock(),
+        )
+    return Backoffice(operator.id, login, password, totp_secret)
+
+
+async def make_customer(
+    services: Services, http: httpx.AsyncClient, *, provider: str = "wechat"
+) -> Caller:
+    """Return a person who signed in at a provider and has a card and a phone, all over HTTP."""
+    caller = Caller(http, services.clock)
+    signed_in = await caller.sign_in(provider, f"customer-{secrets.token_hex(6)}")
+    async with services.db.begin() as session:
+        session.add(decided_case(services, UUID(signed_in["citizen"]["id"]), services.clock()))
+    await caller.get_card()
+    await caller.bind_phone()
     return caller

@@ -6,6 +6,7 @@ from uuid import UUID
 import msgspec
 from litestar import Response, Router, delete, get, post
 from litestar.di import NamedDependency
+from litestar.params import FromPath, JSONBody
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from api.auth import CitizenPrincipal, require_step_up
@@ -25,6 +26,7 @@ from identity.request_numbers import (
     Claim,
     RequestNumberReused,
     claim_once,
+    find_kept,
     keep_answer,
     kept_if_refused,
     request_hash,
@@ -68,7 +70,7 @@ CARD_REFUSALS = (NotFound, StateConflict)
 
 @post("/cards", responses=refuses(RealNameRequired, CardExists))
 async def create_card(
-    data: CardRequest,
+    data: JSONBody[CardRequest],
     services: NamedDependency[Services],
     principal: NamedDependency[CitizenPrincipal],
     request: AnyRequest,
@@ -94,7 +96,7 @@ async def list_cards(
 
 @get("/cards/{card_id:uuid}", responses=refuses(NotFound))
 async def show_card(
-    card_id: UUID,
+    card_id: FromPath[UUID],
     services: NamedDependency[Services],
     principal: NamedDependency[CitizenPrincipal],
 ) -> CardView:
@@ -105,8 +107,8 @@ async def show_card(
 
 @post("/cards/{card_id:uuid}/loss", status_code=200, responses=refuses(*CARD_REFUSALS))
 async def report_loss(
-    card_id: UUID,
-    data: Nothing,  # noqa: ARG001  # an empty object, so that members can be added later
+    card_id: FromPath[UUID],
+    data: JSONBody[Nothing],  # noqa: ARG001  # an empty object, so that members can be added later
     services: NamedDependency[Services],
     principal: NamedDependency[CitizenPrincipal],
     request: AnyRequest,
@@ -125,7 +127,7 @@ async def report_loss(
     responses=refuses(*CARD_REFUSALS, StepUpRequired, TakeBackTooLate),
 )
 async def take_back_loss(
-    card_id: UUID,
+    card_id: FromPath[UUID],
     services: NamedDependency[Services],
     principal: NamedDependency[CitizenPrincipal],
     request: AnyRequest,
@@ -144,8 +146,8 @@ async def take_back_loss(
     responses=refuses(*CARD_REFUSALS, StepUpRequired, RequestNumberReused),
 )
 async def reissue_card(
-    card_id: UUID,
-    data: Nothing,  # noqa: ARG001  # an empty object, so that members can be added later
+    card_id: FromPath[UUID],
+    data: JSONBody[Nothing],  # noqa: ARG001  # an empty object, so that members can be added later
     idempotency_key: IdempotencyKey,
     services: NamedDependency[Services],
     principal: NamedDependency[CitizenPrincipal],
@@ -160,6 +162,10 @@ async def reissue_card(
         request_hash("reissue", card_id),
         card_id,
     )
+    async with services.db.begin() as session:
+        kept = await find_kept(session, claim)
+    if kept:
+        return made(msgspec.convert(kept.answer, CardView), is_new=False)
     await require_step_up(services, principal, request)
     async with kept_if_refused(services.db, claim, now=now), services.db.begin() as session:
         kept = await claim_once(session, claim, now=now)
@@ -179,8 +185,8 @@ async def reissue_card(
     ),
 )
 async def close_card(
-    card_id: UUID,
-    data: Nothing,  # noqa: ARG001  # an empty object, so that members can be added later
+    card_id: FromPath[UUID],
+    data: JSONBody[Nothing],  # noqa: ARG001  # an empty object, so that members can be added later
     idempotency_key: IdempotencyKey,
     services: NamedDependency[Services],
     principal: NamedDependency[CitizenPrincipal],
@@ -198,7 +204,13 @@ async def close_card(
         request_hash("closure", card_id),
         card_id,
     )
-    await require_step_up(services, principal, request)
+    async with services.db.begin() as session:
+        kept = await find_kept(session, claim)
+    if kept and kept.answer:
+        return made(msgspec.convert(kept.answer, CardView), is_new=False)
+    if kept is None:
+        await require_step_up(services, principal, request)
+    # A request that was cut short goes on from here when it is repeated.
     async with kept_if_refused(services.db, claim, now=now), services.db.begin() as session:
         kept = await claim_once(session, claim, now=now)
         if kept is None:
@@ -213,7 +225,9 @@ async def close_card(
     await closures.finish(services.db, card_id, now=now)
     async with services.db.begin() as session:
         card = await cards.get_own(session, principal.citizen_id, card_id)
-        return made(await card_view(session, card), is_new=kept is None)
+        view = await card_view(session, card)
+        await keep_answer(session, claim, msgspec.to_builtins(view))
+        return made(view, is_new=kept is None)
 
 
 async def card_view(session: AsyncSession, card: Card) -> CardView:

@@ -7,6 +7,7 @@ from uuid import UUID
 import msgspec
 from litestar import Router, post, put
 from litestar.di import NamedDependency
+from litestar.params import FromPath, JSONBody
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from api.auth import CitizenPrincipal, require_step_up
@@ -84,8 +85,8 @@ class CredentialsView(msgspec.Struct, frozen=True):
     responses=refuses(NotFound, CardNotActive, StepUpRequired, TooManyPhones, IssuerKeyMissing),
 )
 async def bind_phone(
-    card_id: UUID,
-    data: PhoneBindingRequest,
+    card_id: FromPath[UUID],
+    data: JSONBody[PhoneBindingRequest],
     services: NamedDependency[Services],
     principal: NamedDependency[CitizenPrincipal],
     request: AnyRequest,
@@ -131,8 +132,8 @@ async def bind_phone(
     ),
 )
 async def create_credentials(
-    card_id: UUID,
-    data: CredentialsRequest,
+    card_id: FromPath[UUID],
+    data: JSONBody[CredentialsRequest],
     services: NamedDependency[Services],
     principal: NamedDependency[CitizenPrincipal],
     request: AnyRequest,

@@ -7,7 +7,7 @@ import msgspec
 from litestar import Router, get, post, put
 from litestar.datastructures import UploadFile
 from litestar.di import NamedDependency
-from litestar.params import MultipartBody
+from litestar.params import JSONBody, MultipartBody
 
 from api.auth import CitizenPrincipal, require_step_up
 from api.problems import refuses
@@ -119,7 +119,7 @@ async def show_me(
 
 @put("/me/phone", responses=refuses(SignInCodeRefused, ProviderUnavailable, StepUpRequired))
 async def bind_phone_number(
-    data: PhoneRequest,
+    data: JSONBody[PhoneRequest],
     services: NamedDependency[Services],
     principal: NamedDependency[CitizenPrincipal],
     request: AnyRequest,
@@ -152,7 +152,7 @@ async def bind_phone_number(
     responses=refuses(PinWeak, PinRefused, PinLocked, PinNotSet),
 )
 async def set_payment_pin(
-    data: PinRequest,
+    data: JSONBody[PinRequest],
     services: NamedDependency[Services],
     principal: NamedDependency[CitizenPrincipal],
     request: AnyRequest,
@@ -170,7 +170,7 @@ async def set_payment_pin(
 
 @post("/step-ups", responses=refuses(PinRefused, PinLocked, PinNotSet))
 async def create_step_up(
-    data: StepUpRequest,
+    data: JSONBody[StepUpRequest],
     services: NamedDependency[Services],
     principal: NamedDependency[CitizenPrincipal],
     request: AnyRequest,

@@ -7,6 +7,7 @@ from uuid import UUID
 import msgspec
 from litestar import Response, Router, get, post
 from litestar.di import NamedDependency
+from litestar.params import JSONBody
 
 from api.auth import CitizenPrincipal
 from api.problems import refuses
@@ -68,6 +69,11 @@ class PassView(msgspec.Struct, frozen=True):
             held.valid_until_on,
         )
 
+    @classmethod
+    def as_sold(cls, held: Pass) -> "PassView":
+        """Return the view as it was at the sale, so that a retry gets the same answer later."""
+        return msgspec.structs.replace(cls.of(held), state="active")
+
 
 class ParkView(msgspec.Struct, frozen=True):
     """A park and its hours, in minutes from local midnight."""
@@ -105,14 +111,18 @@ async def list_pass_types(services: NamedDependency[Services]) -> Page[PassTypeV
     responses=refuses(NotFound, InsufficientBalance, CardNotActive, RequestNumberReused),
 )
 async def buy_pass(
-    data: PassRequest,
+    data: JSONBody[PassRequest],
     idempotency_key: IdempotencyKey,
     services: NamedDependency[Services],
     principal: NamedDependency[CitizenPrincipal],
     request: AnyRequest,
 ) -> Response[PassView]:
     """Buy a pass with the card's balance; it is valid from today."""
+    asked = request_hash("pass", data)
     async with services.db.begin() as session:
+        before = await sales.find_sold(session, principal.citizen_id, idempotency_key, asked)
+        if before:
+            return made(PassView.as_sold(before), is_new=False)
         card = await cards.get_own(session, principal.citizen_id, data.card_id)
         pass_type = await pass_types.get_on_sale(session, data.pass_type_id)
         principal_id = await accounts.account_id(session, Kind.CARD_PRINCIPAL, card.id)
@@ -122,14 +132,14 @@ async def buy_pass(
         services.poster,
         citizen_id=principal.citizen_id,
         idempotency_key=idempotency_key,
-        request_hash=request_hash("pass", data),
+        request_hash=asked,
         card_id=card.id,
         principal_id=principal_id,
         deferred_id=deferred_id,
         pass_type=pass_type,
         now=request.state.now,
     )
-    return made(PassView.of(sold), is_new=is_new)
+    return made(PassView.as_sold(sold), is_new=is_new)
 
 
 @get("/passes")

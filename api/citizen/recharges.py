@@ -7,6 +7,7 @@ from uuid import UUID
 import msgspec
 from litestar import Response, Router, get, post
 from litestar.di import NamedDependency
+from litestar.params import FromPath, JSONBody
 
 from api.auth import CitizenPrincipal
 from api.citizen.cards import purse_of
@@ -81,7 +82,7 @@ class RechargeRefundView(msgspec.Struct, frozen=True):
     ),
 )
 async def create_recharge(
-    data: RechargeRequest,
+    data: JSONBody[RechargeRequest],
     idempotency_key: IdempotencyKey,
     services: NamedDependency[Services],
     principal: NamedDependency[CitizenPrincipal],
@@ -104,7 +105,7 @@ async def create_recharge(
 
 @get("/recharges/{recharge_id:uuid}", responses=refuses(NotFound))
 async def show_recharge(
-    recharge_id: UUID,
+    recharge_id: FromPath[UUID],
     services: NamedDependency[Services],
     principal: NamedDependency[CitizenPrincipal],
     request: AnyRequest,
@@ -129,8 +130,8 @@ async def show_recharge(
     ),
 )
 async def create_recharge_refund(
-    recharge_id: UUID,
-    data: RechargeRefundRequest,
+    recharge_id: FromPath[UUID],
+    data: JSONBody[RechargeRefundRequest],
     idempotency_key: IdempotencyKey,
     services: NamedDependency[Services],
     principal: NamedDependency[CitizenPrincipal],

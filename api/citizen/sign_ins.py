@@ -6,6 +6,7 @@ from uuid import UUID
 import msgspec
 from litestar import Router, delete, post
 from litestar.di import NamedDependency
+from litestar.params import JSONBody
 
 from api.auth import CitizenPrincipal, citizen_guard
 from api.problems import refuses
@@ -50,7 +51,7 @@ class RefreshRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 @post("/sign-ins", responses=refuses(SignInCodeRefused, ProviderUnavailable))
 async def create_sign_in(
-    data: SignInRequest, services: NamedDependency[Services], request: AnyRequest
+    data: JSONBody[SignInRequest], services: NamedDependency[Services], request: AnyRequest
 ) -> SignInView:
     """Sign in with WeChat or Alipay; a new person becomes a citizen."""
     person = await services.sign_in_providers[data.provider].person_of(data.code)
@@ -63,7 +64,7 @@ async def create_sign_in(
 
 @post("/sign-ins/refresh", responses=refuses(TokenRefused))
 async def refresh_sign_in(
-    data: RefreshRequest, services: NamedDependency[Services], request: AnyRequest
+    data: JSONBody[RefreshRequest], services: NamedDependency[Services], request: AnyRequest
 ) -> SignInView:
     """Exchange a refresh token for new tokens; using one twice ends the session."""
     now = request.state.now

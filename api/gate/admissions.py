@@ -7,6 +7,7 @@ from uuid import UUID
 import msgspec
 from litestar import Response, Router, post
 from litestar.di import NamedDependency
+from litestar.params import FromPath, JSONBody
 
 from api.auth import MachinePrincipal
 from api.edge import Instant, check_instant
@@ -87,7 +88,7 @@ class ResultView(msgspec.Struct, frozen=True):
     responses=refuses(RequestNumberReused, GateRetired),
 )
 async def create_admission(
-    data: AdmissionRequest,
+    data: JSONBody[AdmissionRequest],
     services: NamedDependency[Services],
     principal: NamedDependency[MachinePrincipal],
     request: AnyRequest,
@@ -125,8 +126,8 @@ async def create_admission(
     responses=refuses(NotFound, StateConflict),
 )
 async def report_result(
-    admission_id: UUID,
-    data: ResultRequest,
+    admission_id: FromPath[UUID],
+    data: JSONBody[ResultRequest],
     services: NamedDependency[Services],
     principal: NamedDependency[MachinePrincipal],
 ) -> ResultView:

@@ -7,6 +7,7 @@ from uuid import UUID
 import msgspec
 from litestar import Response, Router, get, post
 from litestar.di import NamedDependency
+from litestar.params import FromPath, JSONBody
 
 from api.auth import MachinePrincipal
 from api.problems import prefers_english, refuses
@@ -91,7 +92,7 @@ class RefundView(msgspec.Struct, frozen=True):
     responses=refuses(RequestNumberReused, OrderCancelled),
 )
 async def create_charge(
-    data: ChargeRequest,
+    data: JSONBody[ChargeRequest],
     services: NamedDependency[Services],
     principal: NamedDependency[MachinePrincipal],
     request: AnyRequest,
@@ -121,7 +122,7 @@ async def create_charge(
 
 @get("/charges/{charge_id:uuid}", responses=refuses(NotFound))
 async def show_charge(
-    charge_id: UUID,
+    charge_id: FromPath[UUID],
     services: NamedDependency[Services],
     principal: NamedDependency[MachinePrincipal],
     request: AnyRequest,
@@ -148,7 +149,7 @@ async def find_charges(
 
 @post("/charges/cancel-if-absent")
 async def cancel_charge_if_absent(
-    data: CancelRequest,
+    data: JSONBody[CancelRequest],
     services: NamedDependency[Services],
     principal: NamedDependency[MachinePrincipal],
     request: AnyRequest,
@@ -180,8 +181,8 @@ async def cancel_charge_if_absent(
     ),
 )
 async def create_refund(
-    charge_id: UUID,
-    data: RefundRequest,
+    charge_id: FromPath[UUID],
+    data: JSONBody[RefundRequest],
     services: NamedDependency[Services],
     principal: NamedDependency[MachinePrincipal],
     request: AnyRequest,

@@ -8,6 +8,7 @@ import msgspec
 from litestar import Response, Router, delete, get, post
 from litestar.datastructures import Cookie
 from litestar.di import NamedDependency
+from litestar.params import FromPath, JSONBody
 
 from api.auth import OperatorPrincipal, is_loopback, operator_cookie, operator_guard
 from api.problems import refuses
@@ -69,7 +70,7 @@ class DecisionRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 @post("/sign-ins", responses=refuses(SignInRefused))
 async def create_operator_sign_in(
-    data: OperatorSignInRequest, services: NamedDependency[Services], request: AnyRequest
+    data: JSONBody[OperatorSignInRequest], services: NamedDependency[Services], request: AnyRequest
 ) -> Response[OperatorSignInView]:
     """Sign in with password and one-time code; the session travels as a cookie."""
     opened = await operators.sign_in(
@@ -112,7 +113,7 @@ async def list_cases(services: NamedDependency[Services]) -> Page[CaseLine]:
 
 @get("/real-name-cases/{case_id:uuid}", responses=refuses(NotFound))
 async def open_case(
-    case_id: UUID,
+    case_id: FromPath[UUID],
     services: NamedDependency[Services],
     principal: NamedDependency[OperatorPrincipal],
     request: AnyRequest,
@@ -144,8 +145,8 @@ async def open_case(
     responses=refuses(NotFound),
 )
 async def show_case_picture(
-    case_id: UUID,
-    kind: str,
+    case_id: FromPath[UUID],
+    kind: FromPath[str],
     services: NamedDependency[Services],
     principal: NamedDependency[OperatorPrincipal],
     request: AnyRequest,
@@ -168,8 +169,8 @@ async def show_case_picture(
     responses=refuses(NotFound, StateConflict, DuplicatePerson),
 )
 async def decide_case(
-    case_id: UUID,
-    data: DecisionRequest,
+    case_id: FromPath[UUID],
+    data: JSONBody[DecisionRequest],
     services: NamedDependency[Services],
     principal: NamedDependency[OperatorPrincipal],
     request: AnyRequest,

@@ -15,7 +15,7 @@ from tests.house.sources import (
 
 POSTPONED = re.compile(r"\b(TODO|FIXME|XXX|HACK)\b")
 TYPE_IGNORE = re.compile(r"#\s*type:\s*ignore")
-TYPE_IGNORE_WITH_REASON = re.compile(r"# type: ignore\[[a-z, -]+\]  # \w.+")
+TYPE_IGNORE_WITH_REASON = re.compile(r"# type: ignore\[[a-z, -]+\] +# \w.+")
 NOQA = re.compile(r"#\s*noqa", re.IGNORECASE)
 NOQA_WITH_CODE = re.compile(r"# noqa: [A-Z]+[0-9]+(, [A-Z]+[0-9]+)*\b")
 

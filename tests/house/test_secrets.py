@@ -10,7 +10,8 @@ from tests.house.sources import PRODUCT, modules_imported, name_of, python_files
 
 ONLY_READER_OF = {
     "jwt": {"identity/access_tokens.py"},
-    "pyotp": {"identity/passwords.py"},
+    # The demo's caller also plays the operator's phone.
+    "pyotp": {"identity/passwords.py", "api/commands/callers.py"},
     "argon2": {"identity/passwords.py"},
     "alipay": {"identity/providers/alipay_gateway.py"},
     "wechatpayv3": {"wallet/channels/wechat_pay.py"},
@@ -20,7 +21,7 @@ ONLY_READER_OF = {
 SECRET = re.compile(r"(^|_)(secret|password|pin|totp|csrf|mac|hmac|tag|signature|proof)(_hash)?$")
 """What a value is called that must not be found out byte by byte."""
 
-NOT_SECRET: dict[str, str] = {}
+NOT_SECRET = {"identity/people/pictures.py:tag": "the number of a field inside a picture file"}
 """`file:name` → why an ordinary comparison is fine there."""
 
 

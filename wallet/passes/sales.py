@@ -3,14 +3,35 @@
 from datetime import datetime
 from uuid import UUID
 
+from sqlalchemy.ext.asyncio import AsyncSession
+
 from identity.kernel import Database, business_date, new_id, number_of
-from identity.request_numbers import Claim, Kept
+from identity.request_numbers import Claim, Kept, find_kept
 from wallet.cards.cards import CardNotActive
 from wallet.ledger.plans import ACCOUNTS, Decision, NewTransfer, Posting, Rows
 from wallet.ledger.posting import Poster
 from wallet.ledger.transfers import InsufficientBalance, Move
 from wallet.passes.pass_types import PassType, last_day
 from wallet.passes.passes import Pass
+
+
+def claim_of(citizen_id: UUID, idempotency_key: str, request_hash: bytes, pass_id: UUID) -> Claim:
+    """Return what a citizen's request for a pass claims."""
+    return Claim("citizen.pass", citizen_id, idempotency_key, request_hash, pass_id)
+
+
+async def find_sold(
+    session: AsyncSession, citizen_id: UUID, idempotency_key: str, request_hash: bytes
+) -> Pass | None:
+    """Return the pass that this number bought before, whatever is on sale now.
+
+    Raises:
+        RequestNumberReused: the number was used for something else.
+        Refusal: the one that the first request met.
+    """
+    claim = claim_of(citizen_id, idempotency_key, request_hash, citizen_id)
+    kept = await find_kept(session, claim)
+    return await session.get_one(Pass, kept.subject_id) if kept else None
 
 
 async def buy_from_balance(
@@ -71,7 +92,7 @@ async def buy_from_balance(
         paid = (NewTransfer(new_id(now), "pass.sell", pass_id, moves),)
         return Decision(sold, transfers=paid if pass_type.price_fen else (), rows=(sold,))
 
-    claim = Claim("citizen.pass", citizen_id, idempotency_key, request_hash, pass_id)
+    claim = claim_of(citizen_id, idempotency_key, request_hash, pass_id)
     locks = ((ACCOUNTS, principal_id), (ACCOUNTS, deferred_id))
     result = await poster.post(Posting(claim, locks, decide, now))
     if isinstance(result, Kept):
