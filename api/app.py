@@ -13,7 +13,7 @@ from api.auth import citizen_guard, gate_guard, merchant_guard
 from api.callback import providers as callbacks
 from api.citizen import cards, codes, histories, me, passes, recharges, sign_ins
 from api.clock import Clock, utc_now
-from api.edge import Edge, refuse_nul
+from api.edge import Edge, refuse_unreadable
 from api.gate import admissions
 from api.logs import configure_logs
 from api.merchant import charges
@@ -77,24 +77,24 @@ def _audiences() -> list[Router]:
         ],
     )
     return [
-        Router("/v1/citizen", before_request=refuse_nul, route_handlers=[sign_ins.router, citizen]),
+        Router("/v1/citizen", before_request=refuse_unreadable, route_handlers=[sign_ins.router, citizen]),
         Router(
             "/v1/merchant",
-            before_request=refuse_nul,
+            before_request=refuse_unreadable,
             guards=[merchant_guard],
             security=[{"merchant": []}],
             route_handlers=[charges.router],
         ),
         Router(
             "/v1/gate",
-            before_request=refuse_nul,
+            before_request=refuse_unreadable,
             guards=[gate_guard],
             security=[{"gate": []}],
             route_handlers=[admissions.router],
         ),
         Router(
             "/v1/operator",
-            before_request=refuse_nul,
+            before_request=refuse_unreadable,
             route_handlers=[real_names.sign_in_router, real_names.case_router],
         ),
         callbacks.router,

@@ -18,6 +18,9 @@ log = structlog.get_logger()
 # `\u0000` as JSON writes it, after an even number of backslashes: `\\u0000` is six characters.
 _NUL_IN_JSON = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 
+BRACKETS_MAX = 500
+"""Objects and lists of one request, nested or not; the longest list of ours has sixteen."""
+
 FIRST_YEAR, LAST_YEAR = 2000, 2200
 """Instants that callers tell lie between them: others are typing errors, or attacks."""
 
@@ -54,21 +57,22 @@ class Edge(ASGIMiddleware):
         )
 
 
-async def refuse_nul(request: AnyRequest) -> None:
-    """Refuse a NUL in the path, the query or the JSON of a request, whichever field it is in.
+async def refuse_unreadable(request: AnyRequest) -> None:
+    """Refuse what no handler could take: a NUL in a path, a query or JSON, or JSON too deep.
 
-    PostgreSQL keeps none in text: in an answer it would be our fault, here it is the caller's.
-    Forms are left alone, since pictures are full of them; their few texts have patterns.
+    PostgreSQL keeps no NUL in text and the decoder goes no deeper than Python's stack: found later
+    it would be our fault, here it is the caller's. Forms are left alone, since pictures are full
+    of NULs; their few texts have patterns.
 
     Raises:
-        Malformed: there is one.
+        Malformed: it is one of these.
     """
-    is_form = request.content_type[0] == "multipart/form-data"
-    if (
-        "\0" in request.scope["path"]
-        or b"%00" in request.scope["query_string"]
-        or (not is_form and _NUL_IN_JSON.search(await request.body()))
-    ):
+    if "\0" in request.scope["path"] or b"%00" in request.scope["query_string"]:
+        raise Malformed
+    if request.content_type[0] == "multipart/form-data":
+        return
+    body = await request.body()
+    if body.count(b"[") + body.count(b"{") > BRACKETS_MAX or _NUL_IN_JSON.search(body):
         raise Malformed
 
 

@@ -53,13 +53,16 @@ def _place_of_fault(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
     """Say where a fault was raised; its text may quote what somebody sent, so it is left out."""
     fault = event.pop("exc_info", None)
     if isinstance(fault, BaseException):
-        places = []
+        ours, at = [], ""
         trace = fault.__traceback__
         while trace:
-            code = trace.tb_frame.f_code
-            places.append(f"{code.co_filename.rpartition('/')[2]}:{trace.tb_lineno}")
+            file = trace.tb_frame.f_code.co_filename
+            at = f"{file.rpartition('/')[2]}:{trace.tb_lineno}"
+            if "site-packages" not in file:
+                ours.append(at)
             trace = trace.tb_next
-        event["fault_at"] = " ".join(places[-8:])
+        # Where libraries pass it on is of no use, but for the very place where it was raised.
+        event["fault_at"] = " ".join(dict.fromkeys([*ours[-7:], at]))
     return event
 
 

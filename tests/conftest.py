@@ -15,12 +15,14 @@ from pathlib import Path
 import asyncpg
 import httpx
 import pytest
+import structlog
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from api import migrations
 from api.app import create_app
 from api.embedded_postgres import EmbeddedPostgres
+from api.logs import configure_logs
 from api.services import Services, open_services
 from api.settings import Alipay, Settings, WeChat, WeChatPay
 from identity.kernel import new_id
@@ -39,6 +41,9 @@ URL_KEY = pytest.StashKey[str]()
 
 def pytest_configure(config: pytest.Config) -> None:
     """Start the server once, in the process that the person started."""
+    # As in production, for the default prints a fault with all its locals and takes seconds.
+    configure_logs()
+    structlog.configure(cache_logger_on_first_use=False)
     if hasattr(config, "workerinput"):
         config.stash[URL_KEY] = config.workerinput["server_url"]
         return

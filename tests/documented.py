@@ -69,5 +69,3 @@ async def check_documented(answer: httpx.Response) -> None:
             _of_answer[key] = validator(content[media_type]["schema"])
         problems = [str(problem) for problem in _of_answer[key].iter_errors(answer.json())]
         assert not problems, f"not as documented: {where}: {problems}"
-
-

@@ -120,7 +120,12 @@ async def make_gate(services: Services, *, is_closed: bool = False) -> GateAt:
 
 
 async def make_pass_type(
-    services: Services, park_ids: list[UUID], *, price_fen: int = 1_000, entries: int = 20
+    services: Services,
+    park_ids: list[UUID],
+    *,
+    price_fen: int = 1_000,
+    entries: int = 20,
+    valid_days: int = 365,
 ) -> tuple[PassType, int]:
     """Return a pass type on sale, and the account that its unearned money waits in."""
     now = services.clock()
@@ -130,7 +135,7 @@ async def make_pass_type(
             name="年票",
             name_en="Pass",
             price_fen=price_fen,
-            valid_days=365,
+            valid_days=valid_days,
             park_ids=park_ids,
             entries_per_park_and_day=entries,
             group_bit=0,

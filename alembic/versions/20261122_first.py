@@ -3,11 +3,9 @@
 Revision: 0001, after nothing.
 """
 
-from pathlib import Path
-
-import procrastinate
 import sqlalchemy as sa
 from alembic import op
+from procrastinate.schema import SchemaManager
 from sqlalchemy.dialects import postgresql
 
 revision = "0001"
@@ -15,9 +13,6 @@ down_revision = None
 branch_labels = None
 depends_on = None
 
-
-JOB_QUEUE_MIGRATIONS = "03.04.00"
-"""The job queue's own migrations up to this version of it, in the order of their names."""
 
 APPENDED_ONLY = ("ledger_transfer", "ledger_entry", "identity_audit", "codes_use")
 """Records: whatever the code above does, the database changes and deletes none of them."""
@@ -803,13 +798,16 @@ def upgrade() -> None:
             f"CREATE TRIGGER {table}_appended_only BEFORE UPDATE OR DELETE ON {table}"
             " FOR EACH ROW EXECUTE FUNCTION refuse_change()"
         )
+        op.execute(
+            f"CREATE TRIGGER {table}_never_emptied BEFORE TRUNCATE ON {table}"
+            " FOR EACH STATEMENT EXECUTE FUNCTION refuse_change()"
+        )
 
 
 def _make_job_queue() -> None:
-    folder = Path(procrastinate.__file__).parent / "sql" / "migrations"
-    for file in sorted(folder.glob("*.sql")):
-        if file.name[:8] <= JOB_QUEUE_MIGRATIONS:
-            op.get_bind().exec_driver_sql(file.read_text().replace("%", "%%"))
+    # The library's whole schema, not its migrations one by one: PostgreSQL 15 refuses to use, in
+    # one transaction, the enum values that they add. Its later migrations come by ours.
+    op.get_bind().exec_driver_sql(SchemaManager.get_schema().replace("%", "%%"))
 
 
 def downgrade() -> None:

@@ -277,7 +277,7 @@ async def _recharge(
     services: Services,
     control: httpx.AsyncClient,
     citizen_id: UUID,
-    card_id: FromPath[UUID],
+    card_id: UUID,
     amount_fen: int,
 ) -> None:
     now = services.clock()

@@ -64,7 +64,7 @@ def comments_of(path: Path) -> Iterator[tuple[int, str]]:
 
 def modules_imported(tree: ast.AST) -> set[str]:
     """Return what a tree imports, by full name; `from a import b` counts as `a` and `a.b`."""
-    found = set()
+    found: set[str] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             found.update(alias.name for alias in node.names)

@@ -101,4 +101,3 @@ def test_tests_are_functions_and_mock_nothing_of_ours() -> None:
         if any(name.startswith("unittest") for name in modules_imported(tree_of(path)))
     ]
     assert (classes, mocking) == ([], [])
-

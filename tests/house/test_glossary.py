@@ -3,6 +3,7 @@
 import ast
 import re
 from collections.abc import Iterator
+from itertools import pairwise
 
 from tests.house.sources import PRODUCT, name_of, python_files, tree_of
 
@@ -32,7 +33,12 @@ clearing, payment, error, machine) are left to the reader."""
 PAIRS = {("pre", "auth"), ("top", "up")}
 """Words of the table that are also written as two."""
 
-PROVIDERS = ("identity/people/sign_ins", "identity/providers/", "wallet/channels/", "wallet/recharge/")
+PROVIDERS = (
+    "identity/people/sign_ins",
+    "identity/providers/",
+    "wallet/channels/",
+    "wallet/recharge/",
+)
 CALLERS = ("api/services", "api/settings", "api/commands/")
 SYSTEM = ("api/embedded_",)
 
@@ -72,7 +78,7 @@ def words_ruled_out(name: str) -> set[str]:
     """Return the words of an identifier that the glossary has another word for."""
     words = [word.lower() for word in WORD.findall(name)]
     singular = {word.removesuffix("s") for word in words} | set(words)
-    pairs = {"".join(pair) for pair in zip(words, words[1:], strict=False) if pair in PAIRS}
+    pairs = {"".join(pair) for pair in pairwise(words) if pair in PAIRS}
     return (singular & set(RULED_OUT)) | pairs
 
 

@@ -32,31 +32,31 @@ def _has_fraction(node: ast.AST) -> bool:
     )
 
 
+def _parts(node: ast.AST) -> tuple[list[ast.AST], list[ast.AST | None]]:
+    """Return what a node names, and what it puts there."""
+    match node:
+        case ast.Assign():
+            return list(node.targets), [node.value]
+        case ast.AugAssign() | ast.NamedExpr():
+            return [node.target], [node.value]
+        case ast.AnnAssign():
+            return [node.target], [node.annotation, node.value]
+        case ast.arg():
+            return [ast.Name(node.arg)], [node.annotation]
+        case ast.keyword(arg=str(name)):
+            return [ast.Name(name)], [node.value]
+        case ast.BinOp(op=ast.Div()) | ast.Call(func=ast.Name(id="float")):
+            return [node], [node]
+        case _:
+            return [], []
+
+
 def faults(tree: ast.AST) -> Iterator[int]:
     """Yield the lines where fen and fractions meet."""
     for node in ast.walk(tree):
-        match node:
-            case ast.BinOp(op=ast.Div()) if _speaks_of_fen(node):
-                yield node.lineno
-            case ast.Call(func=ast.Name(id="float")) if _speaks_of_fen(node):
-                yield node.lineno
-            case ast.Assign() if any(map(_speaks_of_fen, node.targets)):
-                if _has_fraction(node.value):
-                    yield node.lineno
-            case ast.AugAssign() | ast.NamedExpr() if _speaks_of_fen(node.target):
-                if _has_fraction(node.value):
-                    yield node.lineno
-            case ast.AnnAssign() if _speaks_of_fen(node.target):
-                if _has_fraction(node.annotation) or (node.value and _has_fraction(node.value)):
-                    yield node.lineno
-            case ast.arg(arg=name, annotation=annotation) if name.endswith("_fen"):
-                if annotation and _has_fraction(annotation):
-                    yield node.lineno
-            case ast.keyword(arg=str(name)) if name.endswith("_fen"):
-                if _has_fraction(node.value):
-                    yield node.value.lineno
-            case _:
-                continue
+        named, put = _parts(node)
+        if any(map(_speaks_of_fen, named)) and any(one and _has_fraction(one) for one in put):
+            yield getattr(node, "lineno", 0)
 
 
 def test_no_fen_meets_a_fraction() -> None:

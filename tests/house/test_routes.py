@@ -1,7 +1,7 @@
 """Every route is guarded by its audience's guard, or is one of the few that are open on purpose."""
 
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 from litestar.handlers import HTTPRouteHandler
@@ -33,10 +33,8 @@ OPEN_FOLDERS = ("/schema",)
 """The documentation and its assets."""
 
 
-@asynccontextmanager
-async def _nothing() -> AsyncIterator[Services]:
+def _nothing() -> AbstractAsyncContextManager[Services]:
     raise AssertionError("this application is never started")
-    yield
 
 
 def _routes() -> dict[str, HTTPRouteHandler]:

@@ -44,26 +44,28 @@ async def test_two_issuers_in_one_database_are_independent(
     empty_database_url: str, clock: SetClock
 ) -> None:
     await _upgrade(empty_database_url, "wuxi", "suzhou")
-    async with _opened(empty_database_url, "wuxi") as wuxi:
-        async with _opened(empty_database_url, "suzhou") as suzhou:
-            async with wuxi.begin() as session:
-                parks.add(
-                    session,
-                    name="锡惠公园",
-                    name_en="Xihui Park",
-                    opens_minute=0,
-                    closes_minute=1440,
-                    now=clock(),
-                )
-                await defer(session, "tests:nothing", subject_id=str(new_id(clock())))
-            counts = [
-                (await _count(db, "admission_park"), await _count(db, "procrastinate_jobs"))
-                for db in (wuxi, suzhou)
-            ]
-            assert counts == [(1, 1), (0, 0)]
-            for db in (wuxi, suzhou):
-                assert await _count(db, "ledger_account") == 4
-                assert not any(proof.faults for proof in await invariants.prove(db))
+    async with (
+        _opened(empty_database_url, "wuxi") as wuxi,
+        _opened(empty_database_url, "suzhou") as suzhou,
+    ):
+        async with wuxi.begin() as session:
+            parks.add(
+                session,
+                name="锡惠公园",
+                name_en="Xihui Park",
+                opens_minute=0,
+                closes_minute=1440,
+                now=clock(),
+            )
+            await defer(session, "tests:nothing", subject_id=str(new_id(clock())))
+        counts = [
+            (await _count(db, "admission_park"), await _count(db, "procrastinate_jobs"))
+            for db in (wuxi, suzhou)
+        ]
+        assert counts == [(1, 1), (0, 0)]
+        for db in (wuxi, suzhou):
+            assert await _count(db, "ledger_account") == 4
+            assert not any(proof.faults for proof in await invariants.prove(db))
 
 
 async def test_each_issuer_has_tables_of_its_own(empty_database_url: str) -> None:

@@ -5,6 +5,7 @@ from uuid import UUID
 
 from sqlalchemy import select
 
+from api.commands.seeding import bind_phone
 from api.services import Services
 from identity.request_numbers import request_hash
 from tests.makers import GateAt, Holder, Shop
@@ -23,6 +24,12 @@ from wallet.passes.passes import Pass
 from wallet.payments import charges, refunds
 from wallet.payments.charges import Charge
 from wallet.payments.refunds import ChargeRefund
+
+
+async def with_another_phone(services: Services, holder: Holder) -> Holder:
+    """Return the holder with a new phone, bound now, and credentials for the windows from now."""
+    phone = await bind_phone(services, holder.card_id, services.clock())
+    return holder._replace(phone=phone)
 
 
 async def show(services: Services, holder: Holder, *, slots_ahead: int = 0) -> Presented:

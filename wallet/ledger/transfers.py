@@ -92,4 +92,5 @@ def apply_moves(
             raise InsufficientBalance
         if change_fen:
             sides.append(Side(account_id, change_fen, after_fen))
+    assert sides, "moves that cancel each other out move nothing"
     return sides
