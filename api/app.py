@@ -77,7 +77,11 @@ def _audiences() -> list[Router]:
         ],
     )
     return [
-        Router("/v1/citizen", before_request=refuse_unreadable, route_handlers=[sign_ins.router, citizen]),
+        Router(
+            "/v1/citizen",
+            before_request=refuse_unreadable,
+            route_handlers=[sign_ins.router, citizen],
+        ),
         Router(
             "/v1/merchant",
             before_request=refuse_unreadable,

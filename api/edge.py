@@ -18,6 +18,10 @@ log = structlog.get_logger()
 # `\u0000` as JSON writes it, after an even number of backslashes: `\\u0000` is six characters.
 _NUL_IN_JSON = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 
+TAKES_FORM = "takes_form"
+"""Marks an operation whose body is no JSON. The caller's Content-Type does not: JSON is read as
+JSON whatever it says."""
+
 BRACKETS_MAX = 500
 """Objects and lists of one request, nested or not; the longest list of ours has sixteen."""
 
@@ -61,15 +65,15 @@ async def refuse_unreadable(request: AnyRequest) -> None:
     """Refuse what no handler could take: a NUL in a path, a query or JSON, or JSON too deep.
 
     PostgreSQL keeps no NUL in text and the decoder goes no deeper than Python's stack: found later
-    it would be our fault, here it is the caller's. Forms are left alone, since pictures are full
-    of NULs; their few texts have patterns.
+    it would be our fault, here it is the caller's. Operations that take a form are left
+    alone, since pictures are full of NULs; the few texts beside them have patterns.
 
     Raises:
         Malformed: it is one of these.
     """
     if "\0" in request.scope["path"] or b"%00" in request.scope["query_string"]:
         raise Malformed
-    if request.content_type[0] == "multipart/form-data":
+    if request.route_handler.opt.get(TAKES_FORM):
         return
     body = await request.body()
     if body.count(b"[") + body.count(b"{") > BRACKETS_MAX or _NUL_IN_JSON.search(body):

@@ -10,6 +10,7 @@ from litestar.di import NamedDependency
 from litestar.params import JSONBody, MultipartBody
 
 from api.auth import CitizenPrincipal, require_step_up
+from api.edge import TAKES_FORM
 from api.problems import refuses
 from api.replies import AnyRequest
 from api.services import Services
@@ -195,6 +196,7 @@ async def create_step_up(
     "/me/real-name",
     status_code=202,
     request_max_body_size=PICTURES_BYTES_MAX,
+    opt={TAKES_FORM: True},
     responses=refuses(AlreadyVerified),
 )
 async def submit_real_name(

@@ -165,8 +165,8 @@ async def cancel_charge_if_absent(
     if charge:
         view = _view(charge, request, refunded_fen=charge.refunded_fen)
         return Response(view, status_code=200)
-    cancelled = CancelledView(data.order_no, "cancelled")
-    return Response(cancelled, status_code=201 if is_new else 200)
+    cancelled: ChargeView | CancelledView = CancelledView(data.order_no, "cancelled")
+    return made(cancelled, is_new=is_new)
 
 
 @post(

@@ -5,6 +5,7 @@ pass is counted with the yes; it is given back where nobody passed, or nobody sa
 `RESULT_WITHIN`. A repeated scan number gets its first answer.
 """
 
+from collections.abc import Collection
 from datetime import date, datetime, timedelta
 from typing import Literal
 from uuid import UUID
@@ -244,30 +245,36 @@ async def void_waiting(session: AsyncSession, *, now: datetime, rows_max: int = 
 
     A job calls this every few seconds; running twice at once is harmless.
     """
-    waiting = await session.scalars(
-        select(Admission)
-        .where(Admission.state == "authorised", Admission.decided_at < now - RESULT_WITHIN)
-        .order_by(Admission.id)
-        .limit(rows_max)
-        .with_for_update(skip_locked=True)
+    waiting = list(
+        await session.scalars(
+            select(Admission)
+            .where(Admission.state == "authorised", Admission.decided_at < now - RESULT_WITHIN)
+            .order_by(Admission.id)
+            .limit(rows_max)
+            .with_for_update(skip_locked=True)
+        )
     )
-    voided = 0
+    # All passes first, in the order in which `admit` locks them: taken one by one, in the order of
+    # the admissions, a scan of a card with two passes and this job could wait in a circle.
+    await _lock_passes(session, {row.pass_id for row in waiting if row.pass_id})
     for row in waiting:
         await _count(session, row, -1)
         row.state = "voided"
-        voided += 1
-    return voided
+    return len(waiting)
+
+
+async def _lock_passes(session: AsyncSession, pass_ids: Collection[UUID]) -> None:
+    passes = PASSES.table.c.id
+    await session.execute(
+        select(passes).where(passes.in_(pass_ids)).order_by(passes).with_for_update(key_share=True)
+    )
 
 
 async def _count(session: AsyncSession, row: Admission, change: int) -> None:
     if row.pass_id is None or change == 0:
         return
     # The pass's lock comes first, as in `admit`, so that the two never wait in a circle.
-    await session.execute(
-        select(PASSES.table.c.id)
-        .where(PASSES.table.c.id == row.pass_id)
-        .with_for_update(key_share=True)
-    )
+    await _lock_passes(session, [row.pass_id])
     day_id = park_day_id(row.pass_id, row.park_id, business_date(row.decided_at))
     await session.execute(
         update(ParkDay).where(ParkDay.id == day_id).values(entries=ParkDay.entries + change)

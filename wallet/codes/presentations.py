@@ -33,7 +33,9 @@ _PASSES = """,
        (SELECT coalesce(jsonb_agg(jsonb_build_array(p.id, p.state, p.valid_from_on,
                    p.valid_until_on, t.park_ids, t.entries_per_park_and_day)), '[]')
         FROM passes_pass p JOIN passes_pass_type t ON t.id = p.pass_type_id
-        WHERE p.card_id = c.id AND p.valid_until_on >= $4) AS passes"""
+        WHERE p.card_id = c.id AND p.valid_until_on >= least($4::date, (
+            SELECT max(l.valid_until_on) FROM passes_pass l WHERE l.card_id = c.id))) AS passes"""
+# Where every pass has ended, the last one is read too: the gate says "ended" (503), not "none".
 
 LOOK_UP = _LOOK_UP.format(passes="")
 LOOK_UP_WITH_PASSES = _LOOK_UP.format(passes=_PASSES)

@@ -329,7 +329,12 @@ async def _tell_kept(connection: asyncpg.Connection, losers: list[_Waiting]) -> 
 
 def _as_refusal(problem: Exception) -> Exception:
     """Return what the caller is told; a rule that the database had to enforce is our fault."""
-    if isinstance(problem, sql_errors.LockNotAvailableError | sql_errors.QueryCanceledError):
+    held = (
+        sql_errors.LockNotAvailableError,
+        sql_errors.QueryCanceledError,
+        sql_errors.DeadlockDetectedError,
+    )
+    if isinstance(problem, held):
         return InProgress()
     lost = (
         sql_errors.PostgresConnectionError,

@@ -114,9 +114,7 @@ async def _report_if_let_in(services: Services, gate: GateAt, admission: Admissi
         await _report(services, gate, admission, "passed")
 
 
-async def test_each_park_and_day_is_counted_for_itself(
-    services: Services, clock: SetClock
-) -> None:
+async def test_each_park_and_day_is_counted_for_itself(services: Services, clock: SetClock) -> None:
     # 23:59:30 in Shanghai; in UTC it is, and stays, the same day.
     clock.now = datetime(2026, 11, 22, 15, 59, 30, tzinfo=UTC)
     holder, gate = await make_holder(services, balance_fen=10_000), await make_gate(services)

@@ -117,9 +117,7 @@ async def test_an_answer_that_was_kept_is_told_again(services: Services) -> None
     book = await open_book(services, purses=1)
     asked = posting(book, "number01", lambda _: Decision("now", kept_answer={"said": "now"}))
     assert await told(services.poster, asked) == Posted("now")
-    assert await told(services.poster, asked) == Kept(
-        subject_of(book, "number01"), {"said": "now"}
-    )
+    assert await told(services.poster, asked) == Kept(subject_of(book, "number01"), {"said": "now"})
 
 
 async def test_a_job_is_there_once_its_posting_is(services: Services) -> None:

@@ -186,9 +186,7 @@ async def test_a_commit_that_nobody_heard_of_is_found_by_the_retry(
     assert await _books_hold(services)
 
 
-async def test_nobody_is_told_before_the_commit(
-    services: Services, other_poster: Poster
-) -> None:
+async def test_nobody_is_told_before_the_commit(services: Services, other_poster: Poster) -> None:
     book = await open_book(services, purses=1, each_fen=1)
     # A check at the very end of the transaction that waits for us, as a slow disk would.
     async with services.db.pool.acquire() as other:

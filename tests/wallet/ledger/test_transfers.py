@@ -7,9 +7,7 @@ from hypothesis import strategies as st
 from wallet.ledger.transfers import InsufficientBalance, Move, Side, apply_moves
 
 ACCOUNTS = (1, 2, 3, 4)
-floors = st.fixed_dictionaries(
-    {account: st.none() | st.integers(-500, 0) for account in ACCOUNTS}
-)
+floors = st.fixed_dictionaries({account: st.none() | st.integers(-500, 0) for account in ACCOUNTS})
 pairs = st.permutations(ACCOUNTS).map(lambda order: (order[0], order[1]))
 moves = st.lists(
     st.builds(lambda pair, fen: Move(*pair, fen), pairs, st.integers(1, 700)),
@@ -37,9 +35,7 @@ def _net(wanted: list[Move]) -> dict[int, int]:
     }
 
 
-def _applied(
-    book: Drawn, wanted: list[Move]
-) -> list[Side] | None:
+def _applied(book: Drawn, wanted: list[Move]) -> list[Side] | None:
     try:
         return apply_moves(*book, wanted)
     except InsufficientBalance:
@@ -47,9 +43,7 @@ def _applied(
 
 
 @given(books(), moves)
-def test_money_is_neither_made_nor_lost(
-    book: Drawn, wanted: list[Move]
-) -> None:
+def test_money_is_neither_made_nor_lost(book: Drawn, wanted: list[Move]) -> None:
     sides = _applied(book, wanted)
     if sides is None:
         return
@@ -76,18 +70,14 @@ def test_it_is_refused_if_and_only_if_a_payer_would_end_below_its_floor(
 
 
 @given(books(), moves)
-def test_the_order_of_moves_does_not_matter(
-    book: Drawn, wanted: list[Move]
-) -> None:
+def test_the_order_of_moves_does_not_matter(book: Drawn, wanted: list[Move]) -> None:
     there, back = _applied(book, wanted), _applied(book, wanted[::-1])
     assert (there is None) == (back is None)
     assert sorted(there or []) == sorted(back or [])
 
 
 @given(books(), moves)
-def test_what_was_taken_can_always_be_given_back(
-    book: Drawn, wanted: list[Move]
-) -> None:
+def test_what_was_taken_can_always_be_given_back(book: Drawn, wanted: list[Move]) -> None:
     sides = _applied(book, wanted)
     if sides is None:
         return

@@ -33,9 +33,7 @@ class Wire:
         self._host, self._port = (named[0] if named else parts.hostname or ""), parts.port or 5432
         self._carrying: set[asyncio.Task[None]] = set()
 
-    async def connected(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> None:
+    async def connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Join one connection of the process to the server."""
         try:
             if self._host.startswith("/"):
