@@ -208,6 +208,17 @@ def from_http(request: AnyRequest, raised: HTTPException) -> Response[dict[str, 
     )
 
 
+def from_form(request: AnyRequest, fault: Exception) -> Response[Any]:
+    """Say that a field of a form is no text, or text in an encoding that there is not.
+
+    The framework decodes a form's fields and lets what goes wrong through as it is; only an
+    operation that takes a form has this handler, so that a lookup of ours stays our fault.
+    """
+    if isinstance(fault, UnicodeError) or type(fault) is LookupError:
+        return from_refusal(request, Malformed())
+    return from_fault(request, fault)
+
+
 def from_fault(request: AnyRequest, fault: Exception) -> Response[dict[str, Any]]:
     """Say that something broke, and nothing of what."""
     log.error(

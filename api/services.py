@@ -2,7 +2,6 @@
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from math import inf
 from typing import NamedTuple
 from uuid import UUID
 
@@ -15,6 +14,7 @@ from identity.access_tokens import TokenKeys
 from identity.devices.devices import Gate
 from identity.kernel import Database, TimedCache
 from identity.machine_keys import KnownKey
+from identity.merchants.merchants import Merchant
 from identity.providers.alipay import AlipaySignIn, AlipaySignInSettings
 from identity.providers.alipay_gateway import AlipayGateway, AlipayGatewaySettings
 from identity.providers.provider import ProviderName, SignInProvider
@@ -40,6 +40,13 @@ VERIFY_AFTER_SIGNING_SECONDS = 80 * 3600
 """How long a key verifies after its last signature (code-format.md §3)."""
 
 
+class Till(NamedTuple):
+    """A merchant's account, and whether it may charge cards now."""
+
+    payable_id: int
+    may_charge: bool
+
+
 class GateSite(NamedTuple):
     """A gate and the park it stands at."""
 
@@ -61,8 +68,7 @@ class Services(NamedTuple):
     cashier: Cashier
     keys: TimedCache[str, KnownKey]
     gates: TimedCache[UUID, GateSite]
-    payables: TimedCache[UUID, int]
-    """Each merchant's account; it never changes, so it is kept as long as the process lives."""
+    tills: TimedCache[UUID, Till]
 
 
 @asynccontextmanager
@@ -114,7 +120,9 @@ async def open_services(settings: Settings, clock: Clock) -> AsyncIterator[Servi
             keys=TimedCache(
                 lambda keyid: machine_keys.find(db, keyid), seconds=machine_keys.KEY_CACHE_SECONDS
             ),
-            payables=TimedCache(lambda merchant_id: _find_payable(db, merchant_id), seconds=inf),
+            tills=TimedCache(
+                lambda merchant_id: _find_till(db, merchant_id), seconds=CHANGES_SEEN_WITHIN_SECONDS
+            ),
             gates=TimedCache(
                 lambda gate_id: _find_gate(db, gate_id), seconds=CHANGES_SEEN_WITHIN_SECONDS
             ),
@@ -179,9 +187,11 @@ def trust_document(ring: KeyRing, issuer: int) -> dict[str, object]:
     return {"issuers": [{"iss": issuer, "keys": keys}]}
 
 
-async def _find_payable(db: Database, merchant_id: UUID) -> int | None:
+async def _find_till(db: Database, merchant_id: UUID) -> Till:
     async with db.begin() as session:
-        return await account_id(session, Kind.MERCHANT_PAYABLE, merchant_id)
+        merchant = await session.get_one(Merchant, merchant_id)
+        payable_id = await account_id(session, Kind.MERCHANT_PAYABLE, merchant_id)
+        return Till(payable_id, merchant.state == "active")
 
 
 async def _find_gate(db: Database, gate_id: UUID) -> GateSite | None:

@@ -38,6 +38,7 @@ from identity.kernel import Database
 from wallet import invariants
 
 CALLS_MAX = 100_000
+USES_OF_A_CARD = 4
 WARM_CARDS, WARM_RATE = 50, 25.0
 """Before the first figure: connections open, statements prepared. Each card is shown once, so that
 a cold server which answers out of order still grants every request."""
@@ -51,6 +52,14 @@ class Wish(NamedTuple):
     seconds: float
     workers: int
     cards: int
+
+    def calls_at(self, rate: float) -> int:
+        """Return how many requests that is."""
+        return round(rate * self.seconds)
+
+    def cards_at(self, rate: float) -> int:
+        """Return how many cards take part: few enough that most calls are not a first sight."""
+        return min(self.cards, -(-self.calls_at(rate) // USES_OF_A_CARD))
 
 
 class Run(msgspec.Struct, frozen=True, kw_only=True):
@@ -78,7 +87,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--seconds", type=float, default=10.0, help="of each scenario at each rate")
     add("--scenario", choices=[*Scenario, "both"], default="both")
     add("--workers", type=int, default=1, help="processes of the server")
-    add("--cards", type=int, default=200, help="for each scenario at each rate")
+    add("--cards", type=int, default=200, help="at most, for each scenario at each rate")
     add("--json", type=Path, metavar="FILE", help="write the results there too")
     return parser
 
@@ -119,8 +128,8 @@ def take(wish: Wish, *, command: str) -> Run:
     now_unix = began_at.timestamp()
     for rate in wish.rates:
         # Tried once before minutes are spent on what could not run.
-        calls = round(rate * wish.seconds)
-        plan_soon(after_unix=now_unix, rate=rate, calls=calls, cards=wish.cards, last_slots={})
+        calls, cards = wish.calls_at(rate), wish.cards_at(rate)
+        plan_soon(after_unix=now_unix, rate=rate, calls=calls, cards=cards, last_slots={})
     with prepared_ground(workers=wish.workers) as ground, running_server(ground) as api_pid:
         pgbench_dsn = ground.server.dsn(PGBENCH_DATABASE)
         with Progress("pgbench"):
@@ -160,8 +169,9 @@ async def _measure_all(
         warm = await make_phones(settings, WARM_CARDS, has_pass=has_pass, title="making cards")
         await run_phase(target, Cards(warm), rate=WARM_RATE, calls=WARM_CARDS)
         for rate in wish.rates:
-            title = f"making {wish.cards} cards"
-            phones = await make_phones(settings, wish.cards, has_pass=has_pass, title=title)
+            cards = wish.cards_at(rate)
+            title = f"making {cards} cards"
+            phones = await make_phones(settings, cards, has_pass=has_pass, title=title)
             figures += await measure(
                 target, Cards(phones), meter, reference, rate=rate, seconds=wish.seconds
             )

@@ -7,6 +7,7 @@ from uuid import UUID
 import httpx
 
 from api.clock import Clock
+from api.commands.access import OperatorAccess
 from api.commands.callers import Citizen as Caller
 from api.commands.callers import Machine
 from api.commands.making import make_recharge
@@ -147,46 +148,44 @@ async def make_pass_type(
 
 async def make_caller(services: Services, client: httpx.AsyncClient, holder: Holder) -> Caller:
     """Return a signed-in caller for a holder, with their card and phone."""
+    caller = await make_session(services, client, holder.citizen_id)
+    caller.card_id, caller.phone = str(holder.card_id), holder.phone
+    return caller
+
+
+async def make_session(services: Services, client: httpx.AsyncClient, citizen_id: UUID) -> Caller:
+    """Return a signed-in caller for a citizen."""
     now = services.clock()
     async with services.db.begin() as session:
-        sid, refresh_token = await tokens.open_family(session, holder.citizen_id, now=now)
+        sid, refresh_token = await tokens.open_family(session, citizen_id, now=now)
     caller = Caller(client, services.clock)
     caller.access_token = access_tokens.issue(
         services.token_keys,
         audience="citizen",
-        subject=holder.citizen_id,
+        subject=citizen_id,
         session_id=sid,
         now=now,
         lifetime_seconds=600,
     )
     caller.refresh_token = refresh_token
-    caller.card_id, caller.phone = str(holder.card_id), holder.phone
     return caller
 
 
-class Backoffice(NamedTuple):
-    """An operator, and what they sign in with."""
-
-    operator_id: UUID
-    login: str
-    password: str
-    totp_secret: str
-
-
-async def make_operator(services: Services) -> Backoffice:
-    """Return a person in the back office."""
-    login, password = f"operator-{secrets.token_hex(4)}", secrets.token_urlsafe(12)
-    totp_secret = new_totp_secret()
+async def make_operator(services: Services) -> OperatorAccess:
+    """Return a person in the back office, as what they sign in with."""
+    who = OperatorAccess(
+        f"operator-{secrets.token_hex(4)}", secrets.token_urlsafe(12), new_totp_secret()
+    )
     async with services.db.begin() as session:
-        operator = await operators.add(
+        await operators.add(
             session,
-            login=login,
-            password=password,
-            totp_secret=totp_secret,
+            login=who.login,
+            password=who.password,
+            totp_secret=who.totp_secret,
             ring=services.ring,
             now=services.clock(),
         )
-    return Backoffice(operator.id, login, password, totp_secret)
+    return who
 
 
 async def make_customer(

@@ -77,7 +77,8 @@ async def take_notice(
     Raises:
         NoticeRefused: it is not the provider's, or not fresh; it is kept for inspection.
     """
-    pairs = dict(headers.items() if isinstance(headers, Mapping) else headers)
+    # As pairs, since a header that comes twice is for the verifier to refuse.
+    pairs = list(headers.items() if isinstance(headers, Mapping) else headers)
     try:
         notice = cashier.channels[channel].notice_of(raw_body, pairs)
     except NoticeRefused as refused:
@@ -87,7 +88,7 @@ async def take_notice(
                 channel,
                 problem=refused.problem,
                 raw_body=raw_body,
-                headers=pairs,
+                headers=dict(pairs),
                 now=now,
             )
         log.warning("notice_refused", channel=channel, problem=refused.problem)
@@ -96,7 +97,7 @@ async def take_notice(
         attempt = await attempts.find(session, channel, notice.out_trade_no)
         problem = _mismatch(attempt, _found(notice), cashier.us[channel])
         await notices.keep(
-            session, notice, raw_body=raw_body, headers=pairs, problem=problem, now=now
+            session, notice, raw_body=raw_body, headers=dict(pairs), problem=problem, now=now
         )
         is_payment = notice.kind == "payment" and notice.state == "paid"
         if attempt and not problem and not is_payment:
@@ -122,6 +123,7 @@ async def credit(cashier: Cashier, attempt: Attempt, found: Found, *, now: datet
     """
     channel_txn_no = found.channel_txn_no
     assert channel_txn_no, "a payment has a number at the provider"
+    paid_at = found.paid_at or now
     async with cashier.db.begin() as session:
         recharge = await session.get_one(Recharge, attempt.order_id)
         principal_id = await account_id(session, Kind.CARD_PRINCIPAL, recharge.card_id)
@@ -134,13 +136,12 @@ async def credit(cashier: Cashier, attempt: Attempt, found: Found, *, now: datet
         is_due = order.credited_at is None and not is_closed
         moves = (Move(clearing_id, principal_id if is_due else suspense_id, attempt.amount_fen),)
         kind = "recharge.credit" if is_due else "recharge.unknown"
-        business_id = recharge.id if is_due else attempt.id
-        changes = [
-            Change(
-                ATTEMPTS,
-                LockedAttempt(old.id, "paid", channel_txn_no, found.paid_at or now, found.funding),
-            )
-        ]
+        # A payment that is not due is its own business, however many of them there are.
+        business_id = recharge.id if is_due else uuid5(attempt.id, channel_txn_no)
+        changes = []
+        if old.state != "paid":
+            proven = LockedAttempt(old.id, "paid", channel_txn_no, paid_at, found.funding)
+            changes.append(Change(ATTEMPTS, proven))
         if is_due:
             changes.append(
                 Change(

@@ -160,38 +160,44 @@ async def business_rows_have_their_money(session: AsyncSession) -> list[Fault]:
 
 
 async def credits_are_proven(session: AsyncSession) -> list[Fault]:
-    """I14: a recharge is credited if and only if an attempt of it was proven paid, once."""
+    """I14: a recharge is credited if and only if an attempt of it was proven paid.
+
+    A payment that came when the card was closed waits in suspense instead.
+    """
     return await _faults(
         session,
         """
-        SELECT 'recharge ' || r.id, count(a.id) FILTER (WHERE a.state = 'paid')
-                                    - (r.credited_at IS NOT NULL)::int
-        FROM recharge_recharge r LEFT JOIN channels_attempt a ON a.order_id = r.id
-        GROUP BY r.id
-        HAVING (r.credited_at IS NOT NULL) <> (count(a.id) FILTER (WHERE a.state = 'paid') > 0)
-           AND NOT EXISTS (SELECT FROM ledger_transfer t
-                           JOIN channels_attempt u ON u.id = t.business_id
-                           WHERE u.order_id = r.id AND t.kind = 'recharge.unknown')
+        SELECT 'recharge ' || r.id,
+               (count(a.id) FILTER (WHERE a.state = 'paid') > 0)::int
+                   - (r.credited_at IS NOT NULL)::int
+        FROM recharge_recharge r
+        JOIN cards_card c ON c.id = r.card_id
+        LEFT JOIN channels_attempt a ON a.order_id = r.id
+        GROUP BY r.id, c.id
+        HAVING (r.credited_at IS NOT NULL AND count(a.id) FILTER (WHERE a.state = 'paid') = 0)
+            OR (r.credited_at IS NULL AND count(a.id) FILTER (WHERE a.state = 'paid') > 0
+                AND c.state NOT IN ('closing', 'closed'))
         """,
     )
 
 
 async def clearing_is_what_providers_hold(session: AsyncSession) -> list[Fault]:
-    """I15: a channel's clearing is what was paid through it less what was paid back."""
+    """I15: a channel's clearing is every payment it proved, less what it paid back."""
     return await _faults(
         session,
         """
-        WITH held(kind, amount_fen) AS (
-            SELECT 'clearing.' || a.channel,
-                   sum(a.amount_fen) - coalesce(sum(f.back_fen), 0)
-            FROM channels_attempt a
-            LEFT JOIN (SELECT recharge_id, sum(amount_fen) AS back_fen FROM recharge_refund
-                       WHERE state = 'succeeded' GROUP BY recharge_id) f
-                   ON f.recharge_id = a.order_id
-            WHERE a.state = 'paid' GROUP BY a.channel)
-        SELECT a.kind, -a.balance_fen - coalesce(h.amount_fen, 0)
-        FROM ledger_account a LEFT JOIN held h USING (kind)
-        WHERE a.kind LIKE 'clearing.%' AND -a.balance_fen <> coalesce(h.amount_fen, 0)
+        WITH came(kind, amount_fen) AS (
+            SELECT 'clearing.' || a.channel, sum(a.amount_fen)
+            FROM request_number n JOIN channels_attempt a ON a.id = n.subject_id
+            WHERE n.scope = 'channel.payment' GROUP BY 1),
+        went(kind, amount_fen) AS (
+            SELECT 'clearing.' || r.channel, sum(f.amount_fen)
+            FROM recharge_refund f JOIN recharge_recharge r ON r.id = f.recharge_id
+            WHERE f.state = 'succeeded' GROUP BY 1)
+        SELECT a.kind, -a.balance_fen - coalesce(c.amount_fen, 0) + coalesce(w.amount_fen, 0)
+        FROM ledger_account a LEFT JOIN came c USING (kind) LEFT JOIN went w USING (kind)
+        WHERE a.kind LIKE 'clearing.%'
+          AND -a.balance_fen <> coalesce(c.amount_fen, 0) - coalesce(w.amount_fen, 0)
         """,
     )
 

@@ -754,7 +754,7 @@ def upgrade() -> None:
         sa.Column("created_at", sa.TIMESTAMP(timezone=True), nullable=False),
         sa.Column("finished_at", sa.TIMESTAMP(timezone=True), nullable=True),
         sa.CheckConstraint(
-            "state IN ('processing', 'succeeded', 'failed')", name=op.f("ck_recharge_refund_state")
+            "state IN ('processing', 'succeeded')", name=op.f("ck_recharge_refund_state")
         ),
         sa.CheckConstraint("amount_fen > 0", name=op.f("ck_recharge_refund_amount")),
         sa.ForeignKeyConstraint(

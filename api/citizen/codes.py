@@ -99,7 +99,7 @@ async def bind_phone(
     if another:
         await require_step_up(services, principal, request)
     async with services.db.begin() as session:
-        await _active(session, principal, card_id)
+        await _active(session, principal, card_id, for_update=True)
         medium = await media.active(session, card_id, for_update=True)
         is_new = await media.bind_phone(
             session, medium, device_id=data.device_id, model=data.model, now=now
@@ -158,8 +158,10 @@ async def create_credentials(
     return CredentialsView(items, credentials.next_window(now))
 
 
-async def _active(session: AsyncSession, principal: CitizenPrincipal, card_id: UUID) -> Card:
-    card = await cards.get_own(session, principal.citizen_id, card_id)
+async def _active(
+    session: AsyncSession, principal: CitizenPrincipal, card_id: UUID, *, for_update: bool = False
+) -> Card:
+    card = await cards.get_own(session, principal.citizen_id, card_id, for_update=for_update)
     if card.state != "active":
         raise CardNotActive(state=card.state)
     return card

@@ -11,7 +11,7 @@ from litestar.params import JSONBody, MultipartBody
 
 from api.auth import CitizenPrincipal, require_step_up
 from api.edge import TAKES_FORM
-from api.problems import refuses
+from api.problems import from_form, refuses
 from api.replies import AnyRequest
 from api.services import Services
 from identity.audit import Actor, record
@@ -197,6 +197,7 @@ async def create_step_up(
     status_code=202,
     request_max_body_size=PICTURES_BYTES_MAX,
     opt={TAKES_FORM: True},
+    exception_handlers={UnicodeError: from_form, LookupError: from_form},
     responses=refuses(AlreadyVerified),
 )
 async def submit_real_name(

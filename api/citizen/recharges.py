@@ -65,7 +65,7 @@ class RechargeRefundView(msgspec.Struct, frozen=True):
     refund_no: str
     recharge_id: UUID
     amount_fen: int
-    state: Literal["processing", "succeeded", "failed"]
+    state: Literal["processing", "succeeded"]
     created_at: datetime
 
 

@@ -328,14 +328,14 @@ async def _charge(
     presented = await present(
         services.db, services.issuer, phone.code_at(now), purpose=Flag.PAY, now=now
     )
-    payable_id = await services.payables.find(merchant_id, now=now)
-    assert payable_id
+    till = await services.tills.find(merchant_id, now=now)
+    assert till
     charge, _ = await charges.charge(
         services.db,
         services.poster,
         presented,
         merchant_id=merchant_id,
-        payable_id=payable_id,
+        payable_id=till.payable_id,
         order_no=secrets.token_hex(8),
         request_hash=request_hash("seed"),
         amount_fen=amount_fen,

@@ -12,7 +12,7 @@ from litestar.params import FromPath, JSONBody
 from api.auth import MachinePrincipal
 from api.problems import prefers_english, refuses
 from api.replies import AnyRequest, Fen, OrderNo, OrderNoQuery, Page, Text, made
-from api.services import Services
+from api.services import Services, Till
 from identity.kernel import NotFound
 from identity.request_numbers import RequestNumberReused, request_hash
 from wallet.codes.presentations import present
@@ -103,12 +103,15 @@ async def create_charge(
     """
     now = request.state.now
     presented = await present(services.db, services.issuer, data.code, purpose=Flag.PAY, now=now)
+    till = await _till(services, principal.owner_id, request)
+    if not till.may_charge and presented.reason == Reason.OK:
+        presented = presented._replace(reason=Reason.MERCHANT_BLOCKED)
     charge, is_new = await charges.charge(
         services.db,
         services.poster,
         presented,
         merchant_id=principal.owner_id,
-        payable_id=await _payable_id(services, principal.owner_id, request),
+        payable_id=till.payable_id,
         order_no=data.order_no,
         request_hash=request_hash("charge", data),
         amount_fen=data.amount_fen,
@@ -198,7 +201,7 @@ async def create_refund(
         services.poster,
         merchant_id=principal.owner_id,
         charge_id=charge_id,
-        payable_id=await _payable_id(services, principal.owner_id, request),
+        payable_id=(await _till(services, principal.owner_id, request)).payable_id,
         principal_id=principal_id,
         refund_no=data.refund_no,
         request_hash=request_hash("refund", charge_id, data),
@@ -209,8 +212,8 @@ async def create_refund(
     return made(_refund_view(refund), is_new=is_new)
 
 
-async def _payable_id(services: Services, merchant_id: UUID, request: AnyRequest) -> int:
-    found = await services.payables.find(merchant_id, now=request.state.now)
+async def _till(services: Services, merchant_id: UUID, request: AnyRequest) -> Till:
+    found = await services.tills.find(merchant_id, now=request.state.now)
     assert found is not None, "a merchant has an account"
     return found
 

@@ -30,7 +30,7 @@ class SignIn(Base):
     app_id: Mapped[str]
     open_id: Mapped[str]
     user_id: Mapped[str | None]
-    """Alipay's older id, kept apart: new apps get the open id only."""
+    """The id beside the open id, kept apart: WeChat's union id, Alipay's older user id."""
     citizen_id: Mapped[UUID] = mapped_column(ForeignKey("people_citizen.id"), index=True)
     created_at: Mapped[datetime]
 

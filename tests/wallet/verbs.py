@@ -50,7 +50,8 @@ async def verified_codes(services: Services, holder: Holder, *, count: int) -> l
     """Return codes of one card that are good at once: each of a credential of its own."""
     async with services.db.begin() as session:
         medium = await media.active(session, holder.card_id)
-        cids = [b"CITY" + medium.handle + number.to_bytes(5, "big") for number in range(count)]
+        head = b"CITY" + medium.handle + bytes([medium.gen])
+        cids = [head + window.to_bytes(4, "big") for window in range(count)]
         session.add_all(
             IssuedCredential(
                 cid=cid,

@@ -23,7 +23,7 @@ from wallet.admission.rules import HeldPass, May, may_enter
 from wallet.codes.credentials import CREDENTIALS
 from wallet.codes.presentations import Presented
 from wallet.codes.reasons import Reason
-from wallet.codes.uses import use
+from wallet.codes.uses import usable, use
 from wallet.ledger.plans import Change, Decision, Lock, Posting, Rows
 from wallet.ledger.posting import Poster
 from wallet.passes.passes import PARK_DAYS, PASSES, LockedParkDay, ParkDay, park_day_id
@@ -149,7 +149,7 @@ async def admit(
         )
         if may.reason:
             return Decision(row, rows=(row,))
-        used, change = use(presented, by="admission", by_id=admission_id, now=now)
+        used, change = use(presented, rows, by="admission", by_id=admission_id, now=now)
         changes = [change]
         if may.pass_id:
             day_id = day_ids[may.pass_id]
@@ -176,10 +176,9 @@ async def admit(
 
 def _may(presented: Presented, rows: Rows, direction: Direction) -> May | None:
     """Return the answer where the passes do not matter: a bad code, a used one, the way out."""
-    if presented.reason != Reason.OK:
-        return May(presented.reason)
-    if rows.get(CREDENTIALS, presented.cid).last_slot >= presented.slot:
-        return May(Reason.REPLAYED)
+    reason = usable(presented, rows)
+    if reason != Reason.OK:
+        return May(reason)
     return May(Reason.OK) if direction == "out" else None
 
 

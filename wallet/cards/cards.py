@@ -126,7 +126,9 @@ async def get_own(
     """
     query = select(Card).where(Card.id == card_id, Card.citizen_id == citizen_id)
     if for_update:
-        query = query.with_for_update().execution_options(populate_existing=True)
+        # FOR NO KEY UPDATE: a charge under way needs the key of this row for its foreign key while
+        # it holds the account that we are about to block, so a stronger lock would deadlock.
+        query = query.with_for_update(key_share=True).execution_options(populate_existing=True)
     card = await session.scalar(query)
     if card is None:
         raise NotFound

@@ -100,7 +100,7 @@ async def active(session: AsyncSession, card_id: UUID, *, for_update: bool = Fal
     """Return the medium that a card works with now; a card always has one."""
     query = select(Medium).where(Medium.card_id == card_id, Medium.state == "active")
     if for_update:
-        query = query.with_for_update().execution_options(populate_existing=True)
+        query = query.with_for_update(key_share=True).execution_options(populate_existing=True)
     return (await session.scalars(query)).one()
 
 

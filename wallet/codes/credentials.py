@@ -18,8 +18,10 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from identity.kernel import SHANGHAI, Base, Refusal, Said, business_date
 from identity.sealing import IssuerKey, KeyRing
+from wallet.cards.cards import CardState
 from wallet.cards.media import Medium
 from wallet.codes.chains import device_key
+from wallet.codes.reasons import Reason
 from wallet.codes.suites import SUITES
 from wallet.codes.wire import Credential, Flag, Kind
 from wallet.ledger.plans import Lockable
@@ -61,13 +63,54 @@ class IssuedCredential(Base):
 
 
 class LockedCredential(msgspec.Struct, frozen=True):
-    """A credential as a decision sees it."""
+    """A credential as a decision sees it, with the card and medium it speaks for."""
 
     cid: bytes
     last_slot: int
+    card_state: CardState
+    medium_state: str
+    gen: int
+    """The phone generation that is good now."""
 
 
-CREDENTIALS = Lockable(IssuedCredential, LockedCredential, writes=("last_slot",), rank=10)
+# Card and medium are locked too, so that a loss report, a reissue or another phone comes either
+# before this decision, which then says no, or after it. The card first, as those verbs do.
+_READ_AND_LOCK = """
+SELECT i.cid, i.last_slot, c.state, m.state, m.gen
+FROM codes_credential i
+JOIN cards_medium m ON m.id = i.medium_id
+JOIN cards_card c ON c.id = m.card_id
+WHERE i.cid = ANY($1::bytea[]) ORDER BY i.cid
+FOR NO KEY UPDATE OF i FOR SHARE OF c FOR SHARE OF m"""
+
+CREDENTIALS = Lockable(
+    IssuedCredential, LockedCredential, writes=("last_slot",), rank=10, reads=_READ_AND_LOCK
+)
+
+_CARD_REASONS: dict[CardState, Reason] = {
+    "active": Reason.OK,
+    "lost": Reason.LOST,
+    "closing": Reason.CLOSED,
+    "closed": Reason.CLOSED,
+}
+
+
+def standing(card_state: CardState, medium_state: str, gen: int, *, cid: bytes) -> Reason:
+    """Return what card and medium say of a genuine code (401 … 406 of code-format.md §4.0).
+
+    Args:
+        card_state: of the card.
+        medium_state: of the medium whose handle the code carries.
+        gen: the phone generation that is good now.
+        cid: of the code; its byte 12 is the generation that it was made by.
+    """
+    reason = _CARD_REASONS[card_state]
+    if reason == Reason.OK and medium_state != "active":
+        # Reissued: the handle is denied for ever, online by the reason of a lost card (api.md).
+        return Reason.LOST
+    if reason == Reason.OK and cid[12] != gen:
+        return Reason.PHONE_REPLACED
+    return reason
 
 
 class CredentialExists(Refusal):

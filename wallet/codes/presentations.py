@@ -1,8 +1,8 @@
 """A code as it was shown to us: read, verified, and looked up (raw driver: the hot path).
 
 The pure part is `verifier`, in the order of code-format.md §4.0. What follows here is what only
-the issuer knows: the issuance log (210) and the card's state (402 … 405), in one statement. Replay
-(305) and money (6xx) are decided later, under lock. Nothing is written here.
+the issuer knows: the issuance log (210) and the card's state (402 … 405), in one statement. The
+state is judged again under lock, with replay (305) and money (6xx). Nothing is written here.
 """
 
 from datetime import datetime
@@ -14,6 +14,7 @@ import asyncpg
 from identity.kernel import Database, business_date
 from identity.sealing import KeyRing
 from wallet.codes.chains import device_key
+from wallet.codes.credentials import standing
 from wallet.codes.reasons import Reason, Refused
 from wallet.codes.trust import Trust
 from wallet.codes.verifier import Memory, Verified, verify
@@ -39,13 +40,6 @@ _PASSES = """,
 
 LOOK_UP = _LOOK_UP.format(passes="")
 LOOK_UP_WITH_PASSES = _LOOK_UP.format(passes=_PASSES)
-
-CARD_REASONS = {
-    "active": Reason.OK,
-    "lost": Reason.LOST,
-    "closing": Reason.CLOSED,
-    "closed": Reason.CLOSED,
-}
 
 
 class Presented(NamedTuple):
@@ -127,12 +121,7 @@ def _judge(verified: Verified, row: asyncpg.Record | None, passes: str) -> Prese
     code = verified.code
     if row is None or not row["is_issued"]:
         return Presented(Reason.NOT_IN_ISSUANCE_LOG)
-    reason = CARD_REASONS[row["card_state"]]
-    if reason == Reason.OK and row["medium_state"] != "active":
-        # Reissued: the handle is denied for ever, online by the reason of a lost card (api.md).
-        reason = Reason.LOST
-    if reason == Reason.OK and code.gen != row["gen"]:
-        reason = Reason.PHONE_REPLACED
+    reason = standing(row["card_state"], row["medium_state"], row["gen"], cid=code.cid)
     return Presented(
         reason,
         code.cid,

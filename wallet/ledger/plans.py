@@ -30,6 +30,8 @@ class Lockable(Generic[Row]):
         writes: the fields that a decision may change.
         rank: tables are locked in this order, so that two postings never wait in a circle.
         may_be_absent: a row that is not there yet is made by the first change to it.
+        reads: for a row that shows columns of other tables too, the statement that reads and locks
+            it; $1 is the list of keys, and the fields come in their order.
     """
 
     def __init__(
@@ -40,11 +42,12 @@ class Lockable(Generic[Row]):
         writes: tuple[str, ...],
         rank: int,
         may_be_absent: bool = False,
+        reads: str | None = None,
     ) -> None:
         assert isinstance(table.__table__, Table)
         self.table = table.__table__
         self.row, self.writes, self.rank, self.may_be_absent = row, writes, rank, may_be_absent
-        self.fields = row.__struct_fields__
+        self.fields, self.reads = row.__struct_fields__, reads
         self.key = self.fields[0]
 
 

@@ -80,6 +80,8 @@ def type_name(column: Column[Any]) -> str:
 @cache
 def lock(lockable: Lockable[Any]) -> str:
     """Return the statement that locks and reads rows in key order; $1 is the list of keys."""
+    if lockable.reads:
+        return lockable.reads
     key_type = type_name(lockable.table.c[lockable.key])
     return (
         f"SELECT {', '.join(lockable.fields)} FROM {lockable.table.name}"  # noqa: S608

@@ -19,7 +19,7 @@ from identity.request_numbers import Claim, Kept, bury
 from wallet.codes.credentials import CREDENTIALS
 from wallet.codes.presentations import Presented
 from wallet.codes.reasons import Reason
-from wallet.codes.uses import use
+from wallet.codes.uses import usable, use
 from wallet.ledger.plans import ACCOUNTS, Decision, Lock, Lockable, NewTransfer, Posting, Rows
 from wallet.ledger.posting import Poster
 from wallet.ledger.transfers import Move
@@ -134,7 +134,7 @@ async def charge(
         )
         if reason not in {Reason.OK, Reason.INSUFFICIENT}:
             return Decision(row, rows=(row,))
-        used, change = use(presented, by="charge", by_id=charge_id, now=now)
+        used, change = use(presented, rows, by="charge", by_id=charge_id, now=now)
         transfers: tuple[NewTransfer, ...] = ()
         if is_paid:
             moves = (Move(presented.principal_id, payable_id, amount_fen),)
@@ -158,13 +158,12 @@ async def charge(
 
 def reason_of(presented: Presented, rows: Rows, amount_fen: int) -> Reason:
     """Return why a charge is declined, or OK; the order is that of code-format.md §4."""
-    if presented.reason != Reason.OK:
-        return presented.reason
+    reason = usable(presented, rows)
+    if reason != Reason.OK:
+        return reason
     account = rows.get(ACCOUNTS, presented.principal_id)
     if account.blocked:
         return Reason.of(account.blocked)
-    if rows.get(CREDENTIALS, presented.cid).last_slot >= presented.slot:
-        return Reason.REPLAYED
     if account.balance_fen < amount_fen:
         return Reason.INSUFFICIENT
     return Reason.OK

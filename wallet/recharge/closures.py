@@ -116,7 +116,7 @@ async def pay_out(poster: Poster, session: AsyncSession, purse: Purse, *, now: d
 async def finish(db: Database, card_id: UUID, *, now: datetime) -> None:
     """Close a closing card whose money has all arrived; otherwise change nothing."""
     async with db.begin() as session:
-        card = await session.get(Card, card_id, with_for_update=True)
+        card = await session.get(Card, card_id, with_for_update={"key_share": True})
         if card is None or card.state != "closing":
             return
         if await cards.balance_fen(session, card_id) or await refunds.unfinished_of_card(

@@ -1,8 +1,9 @@
 """Recharge refunds (充值退款): money of a recharge goes back to where it came from.
 
-States: `processing → succeeded | failed`; `failed` puts the money back on the card, or keeps it
-payable where the card is closing. Money leaves the card when the refund is asked for and waits in
+States: `processing → succeeded`. Money leaves the card when the refund is asked for and waits in
 refund.payable until the provider has paid it out, so it cannot be spent twice (ledger.md C.2).
+What a provider declines stays `processing`: it is sent again with the same number on a schedule,
+since a decline is often of the moment (our balance there), and is listed for people of ours.
 """
 
 from collections.abc import Sequence
@@ -39,7 +40,7 @@ class RechargeRefund(Base):
 
     __tablename__ = "recharge_refund"
     __table_args__ = (
-        CheckConstraint("state IN ('processing', 'succeeded', 'failed')", name="state"),
+        CheckConstraint("state IN ('processing', 'succeeded')", name="state"),
         CheckConstraint("amount_fen > 0", name="amount"),
     )
     id: Mapped[UUID] = mapped_column(primary_key=True)

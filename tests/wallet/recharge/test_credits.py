@@ -6,8 +6,8 @@ from uuid import UUID
 import msgspec
 import pytest
 
+from api.commands.making import make_recharge, proof_of
 from api.services import Services
-from api.commands.making import make_recharge
 from tests.makers import Holder, make_holder
 from tests.wallet.verbs import account_fen, balance_fen, broken
 from wallet import fulfilment
@@ -36,7 +36,7 @@ async def _another(services: Services, holder: Holder, *, amount_fen: int) -> tu
 
 async def _credit(services: Services, attempt: Attempt, found: Found | None = None) -> None:
     await fulfilment.credit(
-        services.cashier, attempt, found or paid(attempt), now=services.clock()
+        services.cashier, attempt, found or proof_of(attempt, services), now=services.clock()
     )
 
 
@@ -65,7 +65,9 @@ async def test_one_payment_number_never_credits_two_orders(services: Services) -
     others = [(await _another(services, holder, amount_fen=500))[1] for _ in range(4)]
     told = [
         _credit(
-            services, one, msgspec.structs.replace(paid(one), channel_txn_no="4200000000000001")
+            services,
+            one,
+            msgspec.structs.replace(proof_of(one, services), channel_txn_no="4200000000000001"),
         )
         for one in (first, *others)
     ]
@@ -100,15 +102,19 @@ async def test_an_order_paid_by_two_attempts_is_credited_once_and_the_rest_is_ke
     assert not await broken(services)
 
 
-async def test_an_attempt_has_one_payment_number_and_another_one_books_nothing(
+async def test_another_payment_number_for_a_paid_attempt_waits_in_suspense(
     services: Services,
 ) -> None:
     holder, attempt = await _unpaid(services)
     await _credit(services, attempt)
-    for number in ("4200-other-1", "4200-other-2"):
-        other = msgspec.structs.replace(paid(attempt), channel_txn_no=number)
+    for number in ("4200-other-1", "4200-other-2", "4200-other-1"):
+        other = msgspec.structs.replace(proof_of(attempt, services), channel_txn_no=number)
         await _credit(services, attempt, other)
     assert await balance_fen(services, holder) == 500
+    assert await _city_fen(services, Kind.SUSPENSE_UNKNOWN_IN) == 1_000
+    async with services.db.begin() as session:
+        kept = await session.get_one(Attempt, attempt.id)
+    assert kept.channel_txn_no == proof_of(attempt, services).channel_txn_no
     assert not await broken(services)
 
 
@@ -150,9 +156,7 @@ async def test_a_payment_comes_onto_a_lost_card_too(services: Services) -> None:
 
 
 @pytest.mark.parametrize("channel", ["wechat_pay", "alipay"])
-async def test_what_was_paid_is_what_the_channel_owes_us(
-    services: Services, channel: str
-) -> None:
+async def test_what_was_paid_is_what_the_channel_owes_us(services: Services, channel: str) -> None:
     holder, attempt = await _unpaid(services)
     await services.db.pool.execute("UPDATE channels_attempt SET channel = $1", channel)
     attempt.channel = channel
