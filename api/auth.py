@@ -11,6 +11,7 @@ from litestar import Request
 from litestar.connection import ASGIConnection
 from litestar.handlers import BaseRouteHandler
 from litestar.openapi.spec import SecurityScheme
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from api.services import Services
 from identity import access_tokens, signatures, tokens
@@ -109,8 +110,8 @@ async def gate_guard(connection: Connection, _: BaseRouteHandler) -> None:
 async def _machine(connection: Connection, owner_kind: str) -> None:
     services: Services = connection.app.state.services
     assert isinstance(connection, Request)
-    now = connection.state.now
     body = await connection.body()
+    now = connection.state.now
     try:
         signed = signatures.read(connection.scope["headers"])
         signatures.check_body(signed, body)
@@ -161,21 +162,20 @@ def is_loopback(services: Services) -> bool:
 
 
 async def require_step_up(
-    services: Services, principal: CitizenPrincipal, request: Request[Any, Any, Any]
+    session: AsyncSession, principal: CitizenPrincipal, request: Request[Any, Any, Any]
 ) -> None:
-    """Go on only with a fresh proof of who is asking.
+    """Go on only with a fresh proof of who is asking; under whatever this transaction has locked.
 
     Raises:
         StepUpRequired: there is none in this session.
     """
-    async with services.db.begin() as session:
-        await step_ups.require(
-            session,
-            principal.citizen_id,
-            sid=principal.sid,
-            token=request.headers.get("yuanka-step-up"),
-            now=request.state.now,
-        )
+    await step_ups.require(
+        session,
+        principal.citizen_id,
+        sid=principal.sid,
+        token=request.headers.get("yuanka-step-up"),
+        now=request.state.now,
+    )
 
 
 SECURITY_SCHEMES: dict[str, SecurityScheme] = {

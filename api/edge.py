@@ -7,7 +7,15 @@ from typing import Annotated
 import msgspec
 import structlog
 from litestar.middleware import ASGIMiddleware
-from litestar.types import ASGIApp, Message, Receive, Scope, Send
+from litestar.types import (
+    ASGIApp,
+    HTTPReceiveMessage,
+    Message,
+    Receive,
+    Scope,
+    Send,
+    WebSocketReceiveMessage,
+)
 
 from api.clock import Clock
 from api.problems import AnyRequest, Malformed
@@ -51,7 +59,15 @@ class Edge(ASGIMiddleware):
                 status = message["status"]
             await send(message)
 
-        await next_app(scope, receive, watched)
+        async def stamped() -> HTTPReceiveMessage | WebSocketReceiveMessage:
+            message = await receive()
+            if message["type"] == "http.request" and not message["more_body"]:
+                # The request takes place when all of it is here: a signature, a code or a token is
+                # not held against the minute in which a slow or sly caller sent the first byte.
+                state["now"] = self._clock()
+            return message
+
+        await next_app(scope, stamped, watched)
         log.info(
             "request",
             request_id=state["request_id"],

@@ -20,7 +20,7 @@ Text = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
 Fen = Annotated[int, msgspec.Meta(ge=1, le=10_000_000, description="金额（分）")]
 
 # `\Z` and not `$`, which in Python also stands before a final line feed; the document says `$`.
-ORDER_NO_PATTERN = r"^[0-9A-Za-z]{6,32}\Z"
+ORDER_NO_PATTERN = r"^[0-9A-Za-z_-]{1,64}\Z"
 OrderNo = Annotated[str, msgspec.Meta(pattern=ORDER_NO_PATTERN, description="商户侧单号")]
 OrderNoQuery = Annotated[str, QueryParameter(pattern=ORDER_NO_PATTERN, description="商户侧单号")]
 

@@ -17,6 +17,7 @@ from api.settings import Settings
 from wallet import fulfilment
 from wallet.admission import admissions
 
+EVERY_FIVE_SECONDS = "* * * * * */5"
 EVERY_TEN_SECONDS = "* * * * * */10"
 RETRY = RetryStrategy(max_attempts=20, exponential_wait=3)
 JOBS_AT_ONCE = 4
@@ -30,9 +31,7 @@ JOBS: dict[str, Job] = {
     f"{job.__module__}:{job.__name__}": job
     for job in (
         fulfilment.query_attempt,
-        fulfilment.expire_attempt,
-        fulfilment.send_refund,
-        fulfilment.refund_noticed,
+        fulfilment.try_refund,
     )
 }
 
@@ -67,6 +66,11 @@ def make_app(services: Services) -> App:
     async def void_waiting(timestamp: int) -> None:  # noqa: ARG001  # the queue passes it
         async with services.db.begin() as session:
             await admissions.void_waiting(session, now=services.clock())
+
+    @app.periodic(cron=EVERY_FIVE_SECONDS, periodic_id="poll")
+    @app.task(name="wallet.fulfilment:poll", queueing_lock="poll")
+    async def poll(timestamp: int) -> None:  # noqa: ARG001  # the queue passes it
+        await fulfilment.poll(services.cashier, now=services.clock())
 
     return app
 

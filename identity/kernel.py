@@ -185,6 +185,8 @@ class Database:
             min_size=1,
             max_size=connections_max,
             server_settings=settings,
+            # A dead link must not hold the one writer of a process for ever.
+            command_timeout=STATEMENT_TIMEOUT_MS / 1000 + 2,
             # The hot paths leave nothing behind on a connection, so it goes back as it is: the
             # driver's own reset would be one more round trip for every use.
             reset=_leave_as_it_is,

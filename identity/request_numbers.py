@@ -73,7 +73,18 @@ class Kept(NamedTuple):
 
 def request_hash(*parts: Any) -> bytes:
     """Return the SHA-256 over the parts of a request that must stay the same in a retry."""
-    return hashlib.sha256(msgspec.json.encode(parts, order="deterministic")).digest()
+    plain = _without_nulls(msgspec.to_builtins(parts))
+    return hashlib.sha256(msgspec.json.encode(plain, order="deterministic")).digest()
+
+
+def _without_nulls(value: Any) -> Any:
+    """Return a value without members that say nothing.
+
+    So that a member added later, absent in what was asked before, does not change the hash.
+    """
+    if isinstance(value, dict):
+        return {name: _without_nulls(one) for name, one in value.items() if one is not None}
+    return [_without_nulls(one) for one in value] if isinstance(value, list | tuple) else value
 
 
 def read_kept(
@@ -160,6 +171,8 @@ async def _keep(session: AsyncSession, claim: Claim, outcome: dict[str, Any]) ->
             RequestNumber.scope == claim.scope,
             RequestNumber.owner_id == claim.owner_id,
             RequestNumber.number == claim.number,
+            # What was told first stays.
+            RequestNumber.outcome.is_(None),
         )
         .values(outcome=outcome)
     )

@@ -125,7 +125,8 @@ async def _was_lost(session: AsyncSession, old: RefreshToken, *, now: datetime) 
     successor = await session.get(RefreshToken, old.successor_hash, with_for_update=True)
     if successor is None or successor.used_at is not None:
         return False
-    successor.expires_at = now
+    # Used up, not merely expired: whoever shows it later has shown that two hold this session.
+    successor.used_at = now
     return True
 
 

@@ -6,14 +6,14 @@ the provider is asked (security-and-reliability.md A3). Jobs here are idempotent
 """
 
 from collections.abc import Mapping
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import NamedTuple
 from uuid import UUID, uuid5
 
 import structlog
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from identity.kernel import Database, defer, new_id
+from identity.kernel import Database, Refusal, defer, new_id
 from identity.request_numbers import Claim, RequestNumberReused
 from wallet.channels import attempts, notices
 from wallet.channels.attempts import ATTEMPTS, Attempt, LockedAttempt
@@ -36,7 +36,7 @@ from wallet.ledger.posting import Poster
 from wallet.ledger.transfers import Move
 from wallet.recharge import closures, recharges, refunds
 from wallet.recharge.recharges import RECHARGES, LockedRecharge, Recharge
-from wallet.recharge.refunds import RechargeRefund
+from wallet.recharge.refunds import Purse, RechargeRefund
 
 log = structlog.get_logger()
 
@@ -44,13 +44,6 @@ CLEARING: dict[str, Kind] = {
     "wechat_pay": Kind.CLEARING_WECHAT_PAY,
     "alipay": Kind.CLEARING_ALIPAY,
 }
-REFUND_AGAIN_AFTER = (
-    timedelta(seconds=5),
-    timedelta(seconds=30),
-    timedelta(minutes=5),
-    timedelta(hours=1),
-)
-"""When a refund that is under way is asked about again; the last span repeats."""
 
 
 class Us(NamedTuple):
@@ -179,43 +172,63 @@ async def ask(cashier: Cashier, attempt: Attempt, *, now: datetime) -> Found:
     """
     name = _name(attempt)
     found = await cashier.channels[name].query(attempt.out_trade_no)
-    if found.state in {"paid", "refunded"}:
+    if found.state == "paid":
         problem = _mismatch(attempt, found, cashier.us[name])
         if problem:
             log.error("answer_mismatch", channel=name, problem=problem)
         else:
             await credit(cashier, attempt, found, now=now)
-    elif found.state == "closed":
+    elif found.state in {"closed", "refunded"}:
+        if found.state == "refunded" and attempt.state == "sent":
+            # Paid and given back behind our back: crediting it now would be money twice.
+            log.error("payment_given_back_unseen", channel=name, attempt_id=str(attempt.id))
         async with cashier.db.begin() as session:
             await recharges.close_unpaid(session, attempt)
     return found
 
 
-async def query_attempt(cashier: Cashier, attempt_id: UUID, *, now: datetime) -> None:
-    """Job: ask about an attempt that is still open; the schedule brings the next question."""
-    async with cashier.db.begin() as session:
-        attempt = await session.get_one(Attempt, attempt_id)
-    if attempt.state == "sent":
-        try:
-            await ask(cashier, attempt, now=now)
-        except (ChannelUnknown, ChannelRefused) as problem:
-            log.info("attempt_still_unknown", attempt_id=str(attempt_id), problem=problem.code)
+async def poll(cashier: Cashier, *, now: datetime) -> None:
+    """Job by the clock: whatever is open and due, ask and go on with it.
 
-
-async def expire_attempt(cashier: Cashier, attempt_id: UUID, *, now: datetime) -> None:
-    """Job: close an unpaid attempt: at the provider first, then ask, then here.
-
-    Raises:
-        ChannelUnknown: the provider does not answer; the job is tried again.
+    The schedules stand in the rows, so that what a killed process left half done is taken up by
+    the next one: attempts that may be paid, refunds under way, cards that are being closed.
     """
+    async with cashier.db.begin() as session:
+        attempt_ids = await attempts.take_due(session, now=now)
+        refund_ids = await refunds.take_due(session, now=now)
+        card_ids = await closures.closing(session)
+    for attempt_id in attempt_ids:
+        await query_attempt(cashier, attempt_id, now=now)
+    for refund_id in refund_ids:
+        await try_refund(cashier, refund_id, now=now)
+    for card_id in card_ids:
+        await finish_closure(cashier, card_id, now=now)
+
+
+async def query_attempt(cashier: Cashier, attempt_id: UUID, *, now: datetime) -> None:
+    """Job: ask about an attempt that is still open; once its time is over, close it first."""
     async with cashier.db.begin() as session:
         attempt = await session.get_one(Attempt, attempt_id)
     if attempt.state != "sent":
         return
     try:
+        if now >= attempt.expires_at:
+            await _expire(cashier, attempt, now=now)
+        else:
+            await ask(cashier, attempt, now=now)
+    except (ChannelUnknown, ChannelRefused) as problem:
+        log.info("attempt_still_unknown", attempt_id=str(attempt_id), problem=problem.code)
+
+
+async def _expire(cashier: Cashier, attempt: Attempt, *, now: datetime) -> None:
+    """Close an unpaid attempt: at the provider first, then ask, then here (channels.md E).
+
+    Where the provider still calls it payable it stays open, and the schedule comes back to it.
+    """
+    try:
         await cashier.channels[_name(attempt)].close(attempt.out_trade_no)
     except ChannelRefused:
-        log.info("close_refused", attempt_id=str(attempt_id))
+        log.info("close_refused", attempt_id=str(attempt.id))
     found = await ask(cashier, attempt, now=now)
     if found.state == "absent":
         # It never reached the provider, and its time is over: nobody can pay it any more.
@@ -223,37 +236,17 @@ async def expire_attempt(cashier: Cashier, attempt_id: UUID, *, now: datetime) -
             await recharges.close_unpaid(session, attempt)
 
 
-async def send_refund(cashier: Cashier, refund_id: UUID, *, now: datetime, asked: int = 0) -> None:
-    """Job: send a refund to its provider again and again, until it is paid out.
+async def try_refund(cashier: Cashier, refund_id: UUID, *, now: datetime) -> bool:
+    """Job: send a refund, or learn what became of it; return whether it is finished.
 
     The number stays the same on every repeat, so nothing is paid out twice; unknown is not failed.
-
-    Args:
-        cashier: this process's means.
-        refund_id: the refund.
-        now: the instant.
-        asked: how often it was sent before, for the schedule.
     """
-    if await try_refund(cashier, refund_id, now=now):
-        return
-    async with cashier.db.begin() as session:
-        await defer(
-            session,
-            "wallet.fulfilment:send_refund",
-            at=now + REFUND_AGAIN_AFTER[min(asked, len(REFUND_AGAIN_AFTER) - 1)],
-            refund_id=str(refund_id),
-            asked=asked + 1,
-        )
-
-
-async def try_refund(cashier: Cashier, refund_id: UUID, *, now: datetime) -> bool:
-    """Send a refund once, or learn what became of it; return whether it is finished."""
     async with cashier.db.begin() as session:
         refund = await session.get_one(RechargeRefund, refund_id)
         if refund.state != "processing":
             return True
         attempt = await attempts.newest(session, refund.recharge_id)
-        payable_id = await account_id(session, Kind.REFUND_PAYABLE)
+        purse = await purse_of(session, refund.card_id)
         clearing_id = await account_id(session, CLEARING[attempt.channel])
     order = NewRefund(
         out_trade_no=attempt.out_trade_no,
@@ -268,16 +261,31 @@ async def try_refund(cashier: Cashier, refund_id: UUID, *, now: datetime) -> boo
         log.warning("refund_not_confirmed", refund_id=str(refund_id), problem=problem.code)
         return False
     is_finished = await refunds.finish(
-        cashier.poster, refund, found, payable_id=payable_id, clearing_id=clearing_id, now=now
+        cashier.poster, refund, found, purse=purse, clearing_id=clearing_id, now=now
     )
     if is_finished:
         await closures.finish(cashier.db, refund.card_id, now=now)
     return is_finished
 
 
-async def refund_noticed(cashier: Cashier, refund_id: UUID, *, now: datetime) -> None:
-    """Job: a provider said something about a refund, so ask now instead of on schedule."""
-    await try_refund(cashier, refund_id, now=now)
+async def finish_closure(cashier: Cashier, card_id: UUID, *, now: datetime) -> None:
+    """Send a closing card's money back, as far as that is not done, and close it when all is."""
+    async with cashier.db.begin() as session:
+        purse = await purse_of(session, card_id)
+    try:
+        await closures.pay_out(cashier.db, cashier.poster, purse, now=now)
+    except Refusal as refusal:
+        log.warning("closure_not_finished", problem=refusal.code)
+    await closures.finish(cashier.db, card_id, now=now)
+
+
+async def purse_of(session: AsyncSession, card_id: UUID) -> Purse:
+    """Return the accounts that a card's refunds move money between."""
+    return Purse(
+        card_id,
+        await account_id(session, Kind.CARD_PRINCIPAL, card_id),
+        await account_id(session, Kind.REFUND_PAYABLE),
+    )
 
 
 def _name(attempt: Attempt) -> ChannelName:
@@ -316,6 +324,6 @@ async def _defer_question(session: AsyncSession, notice: Notice, attempt: Attemp
     if notice.kind == "refund" and notice.out_refund_no:
         refund = await refunds.find_by_no(session, notice.out_refund_no)
         if refund:
-            await defer(session, "wallet.fulfilment:refund_noticed", refund_id=str(refund.id))
+            await defer(session, "wallet.fulfilment:try_refund", refund_id=str(refund.id))
             return
     await defer(session, "wallet.fulfilment:query_attempt", attempt_id=str(attempt.id))

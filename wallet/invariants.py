@@ -121,7 +121,8 @@ async def recharge_refunds_within_recharges(session: AsyncSession) -> list[Fault
         session,
         """
         SELECT 'recharge ' || r.id, r.refunded_fen - coalesce(sum(f.amount_fen), 0)
-        FROM recharge_recharge r LEFT JOIN recharge_refund f ON f.recharge_id = r.id
+        FROM recharge_recharge r
+        LEFT JOIN recharge_refund f ON f.recharge_id = r.id AND f.state <> 'failed'
         GROUP BY r.id
         HAVING r.refunded_fen <> coalesce(sum(f.amount_fen), 0) OR r.refunded_fen > r.amount_fen
             OR (r.state NOT IN ('succeeded', 'partly_refunded', 'refunded') AND r.refunded_fen > 0)
@@ -145,7 +146,9 @@ async def business_rows_have_their_money(session: AsyncSession) -> list[Fault]:
                       WHERE credited_at IS NOT NULL
             UNION ALL SELECT id, 'recharge.refund_ask', amount_fen FROM recharge_refund
             UNION ALL SELECT id, 'recharge.refund_pay', amount_fen FROM recharge_refund
-                      WHERE state = 'succeeded'),
+                      WHERE state = 'succeeded'
+            UNION ALL SELECT id, 'recharge.refund_fail', amount_fen FROM recharge_refund
+                      WHERE state = 'failed'),
         moved(business_id, kind, amount_fen) AS (
             SELECT t.business_id, t.kind, sum(e.amount_fen) FILTER (WHERE e.amount_fen > 0)
             FROM ledger_transfer t JOIN ledger_entry e ON e.transfer_id = t.id
@@ -220,7 +223,7 @@ async def stopped_cards_are_blocked(session: AsyncSession) -> list[Fault]:
     return await _faults(
         session,
         """
-        SELECT 'card ' || c.id, a.blocked
+        SELECT 'card ' || c.id, coalesce(a.blocked, -1)
         FROM cards_card c LEFT JOIN ledger_account a
              ON a.owner_id = c.id AND a.kind = 'card.principal'
         WHERE a.blocked IS DISTINCT FROM

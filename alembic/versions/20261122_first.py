@@ -65,6 +65,8 @@ def upgrade() -> None:
         sa.Column("funding", sa.Text(), nullable=True),
         sa.Column("expires_at", sa.TIMESTAMP(timezone=True), nullable=False),
         sa.Column("created_at", sa.TIMESTAMP(timezone=True), nullable=False),
+        sa.Column("asked", sa.SmallInteger(), nullable=False),
+        sa.Column("ask_at", sa.TIMESTAMP(timezone=True), nullable=False),
         sa.CheckConstraint(
             "(state = 'paid') = (channel_txn_no IS NOT NULL)", name=op.f("ck_channels_attempt_paid")
         ),
@@ -753,8 +755,10 @@ def upgrade() -> None:
         sa.Column("state", sa.Text(), nullable=False),
         sa.Column("created_at", sa.TIMESTAMP(timezone=True), nullable=False),
         sa.Column("finished_at", sa.TIMESTAMP(timezone=True), nullable=True),
+        sa.Column("asked", sa.SmallInteger(), nullable=False),
+        sa.Column("ask_at", sa.TIMESTAMP(timezone=True), nullable=False),
         sa.CheckConstraint(
-            "state IN ('processing', 'succeeded')", name=op.f("ck_recharge_refund_state")
+            "state IN ('processing', 'succeeded', 'failed')", name=op.f("ck_recharge_refund_state")
         ),
         sa.CheckConstraint("amount_fen > 0", name=op.f("ck_recharge_refund_amount")),
         sa.ForeignKeyConstraint(
@@ -773,6 +777,20 @@ def upgrade() -> None:
         op.f("ix_recharge_refund_recharge_id"), "recharge_refund", ["recharge_id"], unique=False
     )
 
+    op.create_index(
+        "ix_channels_attempt_due",
+        "channels_attempt",
+        ["ask_at"],
+        unique=False,
+        postgresql_where="state = 'sent'",
+    )
+    op.create_index(
+        "ix_recharge_refund_due",
+        "recharge_refund",
+        ["ask_at"],
+        unique=False,
+        postgresql_where="state = 'processing'",
+    )
     account = sa.table(
         "ledger_account",
         *map(

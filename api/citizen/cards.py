@@ -34,12 +34,9 @@ from identity.request_numbers import (
 from wallet import fulfilment
 from wallet.cards import cards, media
 from wallet.cards.cards import Card, CardExists, TakeBackTooLate
-from wallet.ledger import accounts
-from wallet.ledger.chart import Kind
 from wallet.passes import passes
 from wallet.recharge import closures, refunds
 from wallet.recharge.closures import NeedsCounter, RechargeOpen
-from wallet.recharge.refunds import Purse
 
 
 class CardRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -64,6 +61,9 @@ class CardView(msgspec.Struct, frozen=True):
 class Nothing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """An empty object."""
 
+
+SENT_AT_ONCE = 3
+"""Refunds of a closure that the request itself sends."""
 
 CARD_REFUSALS = (NotFound, StateConflict)
 
@@ -133,8 +133,8 @@ async def take_back_loss(
     request: AnyRequest,
 ) -> CardView:
     """Take a loss report back; needs a step-up."""
-    await require_step_up(services, principal, request)
     async with services.db.begin() as session:
+        await require_step_up(session, principal, request)
         card = await cards.take_back_loss(
             session, principal.citizen_id, card_id, now=request.state.now
         )
@@ -164,9 +164,9 @@ async def reissue_card(
     )
     async with services.db.begin() as session:
         kept = await find_kept(session, claim)
-    if kept:
-        return made(msgspec.convert(kept.answer, CardView), is_new=False)
-    await require_step_up(services, principal, request)
+        if kept:
+            return made(msgspec.convert(kept.answer, CardView), is_new=False)
+        await require_step_up(session, principal, request)
     async with kept_if_refused(services.db, claim, now=now), services.db.begin() as session:
         kept = await claim_once(session, claim, now=now)
         if kept:
@@ -206,23 +206,21 @@ async def close_card(
     )
     async with services.db.begin() as session:
         kept = await find_kept(session, claim)
-    if kept and kept.answer:
-        return made(msgspec.convert(kept.answer, CardView), is_new=False)
-    if kept is None:
-        await require_step_up(services, principal, request)
+        if kept and kept.answer:
+            return made(msgspec.convert(kept.answer, CardView), is_new=False)
+        if kept is None:
+            await require_step_up(session, principal, request)
     # A request that was cut short goes on from here when it is repeated.
     async with kept_if_refused(services.db, claim, now=now), services.db.begin() as session:
         kept = await claim_once(session, claim, now=now)
         if kept is None:
             await closures.begin(session, principal.citizen_id, card_id, now=now)
+    # Begun at once, so that most people see the end of it; a job goes on with what stays open.
+    await fulfilment.finish_closure(services.cashier, card_id, now=now)
     async with services.db.begin() as session:
-        purse = await purse_of(session, card_id)
-        await closures.pay_out(services.poster, session, purse, now=now)
         waiting = await refunds.unfinished_of_card(session, card_id)
-    # Sent at once so that most people see the end of it; a job sends again what stays open.
-    for refund in waiting:
+    for refund in waiting[:SENT_AT_ONCE]:
         await fulfilment.try_refund(services.cashier, refund.id, now=now)
-    await closures.finish(services.db, card_id, now=now)
     async with services.db.begin() as session:
         card = await cards.get_own(session, principal.citizen_id, card_id)
         view = await card_view(session, card)
@@ -245,15 +243,6 @@ async def card_view(session: AsyncSession, card: Card) -> CardView:
         bonus_fen=bonus_fen,
         available_fen=balance_fen - held_fen,
         passes=[PassView.of(held) for held in await passes.of_card(session, card.id)],
-    )
-
-
-async def purse_of(session: AsyncSession, card_id: UUID) -> Purse:
-    """Return the accounts that a card's refunds move money between."""
-    return Purse(
-        card_id,
-        await accounts.account_id(session, Kind.CARD_PRINCIPAL, card_id),
-        await accounts.account_id(session, Kind.REFUND_PAYABLE),
     )
 
 

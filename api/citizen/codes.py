@@ -93,21 +93,19 @@ async def bind_phone(
 ) -> PhoneBindingView:
     """Bind this phone to the card; taking it over from another phone needs a step-up."""
     now = request.state.now
-    async with services.db.begin() as session:
-        await _active(session, principal, card_id)
-        another = media.is_another_phone(await media.active(session, card_id), data.device_id)
-    if another:
-        await require_step_up(services, principal, request)
+    # Before anything is kept: the key comes once, so a binding without one would be lost.
+    suite = credentials.signing_suite(services.ring, now)
     async with services.db.begin() as session:
         await _active(session, principal, card_id, for_update=True)
         medium = await media.active(session, card_id, for_update=True)
+        if media.is_another_phone(medium, data.device_id):
+            await require_step_up(session, principal, request)
         is_new = await media.bind_phone(
             session, medium, device_id=data.device_id, model=data.model, now=now
         )
         if is_new:
             actor = Actor("citizen", principal.citizen_id)
             record(session, actor, "card.bind_phone", card_id, now=now, gen=medium.gen)
-    suite = credentials.signing_suite(services.ring, now)
     number = services.issuer.number
     key = credentials.phone_key(services.ring, medium, issuer=number, suite=suite)
     return PhoneBindingView(

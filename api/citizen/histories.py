@@ -29,6 +29,7 @@ class Called(NamedTuple):
 CALLED = {
     "recharge.credit": Called("充值", "RC"),
     "recharge.refund_ask": Called("充值退款", "RR"),
+    "recharge.refund_fail": Called("退款未成功，已退回", "RR"),
     "charge.take": Called("消费", "CH"),
     "charge.refund": Called("商户退款", "CR"),
     "pass.sell": Called("购买年票", "PS"),

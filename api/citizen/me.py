@@ -127,13 +127,11 @@ async def bind_phone_number(
 ) -> PhoneView:
     """Keep the phone number that the provider vouches for; changing it needs a step-up."""
     phone = await services.sign_in_providers[data.provider].phone_of(data.code)
-    async with services.db.begin() as session:
-        citizen = await citizens.get(session, principal.citizen_id)
     index = blind_index(services.ring, "phone", phone)
-    if citizen.phone_index is not None and citizen.phone_index != index:
-        await require_step_up(services, principal, request)
     async with services.db.begin() as session:
         citizen = await citizens.get(session, principal.citizen_id, for_update=True)
+        if citizen.phone_index is not None and citizen.phone_index != index:
+            await require_step_up(session, principal, request)
         citizen.phone_sealed = seal(
             services.ring,
             phone.encode(),
@@ -150,7 +148,7 @@ async def bind_phone_number(
 @put(
     "/me/payment-pin",
     status_code=204,
-    responses=refuses(PinWeak, PinRefused, PinLocked, PinNotSet),
+    responses=refuses(PinWeak, PinRefused, PinLocked, PinNotSet, StepUpRequired),
 )
 async def set_payment_pin(
     data: JSONBody[PinRequest],
@@ -158,12 +156,17 @@ async def set_payment_pin(
     principal: NamedDependency[CitizenPrincipal],
     request: AnyRequest,
 ) -> None:
-    """Set the payment PIN, or change it with the old one."""
+    """Set the payment PIN; changing it needs the old one, or a step-up."""
+    async with services.db.begin() as session:
+        has_pin = (await citizens.get(session, principal.citizen_id)).pin_hash is not None
+        if has_pin and data.old_pin is None:
+            await require_step_up(session, principal, request)
     await payment_pins.set_pin(
         services.db,
         principal.citizen_id,
         data.pin,
         data.old_pin,
+        had_pin=has_pin,
         pepper=services.ring.pin_pepper.reveal(),
         now=request.state.now,
     )

@@ -10,7 +10,6 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath, JSONBody
 
 from api.auth import CitizenPrincipal
-from api.citizen.cards import purse_of
 from api.problems import refuses
 from api.replies import AnyRequest, IdempotencyKey, made
 from api.services import Services
@@ -22,7 +21,7 @@ from wallet.cards.cards import CardNotActive
 from wallet.channels.channel import ChannelRefused, ChannelUnknown
 from wallet.ledger.transfers import InsufficientBalance
 from wallet.recharge import recharges, refunds
-from wallet.recharge.recharges import Opened, PayerUnknown
+from wallet.recharge.recharges import Opened, PayerUnknown, TooManyOpen
 from wallet.recharge.refunds import NotRefundable, RechargeRefund
 
 RechargeFen = Annotated[int, msgspec.Meta(ge=1, le=500_000, description="金额（分），≤ 5000 元")]
@@ -65,7 +64,7 @@ class RechargeRefundView(msgspec.Struct, frozen=True):
     refund_no: str
     recharge_id: UUID
     amount_fen: int
-    state: Literal["processing", "succeeded"]
+    state: Literal["processing", "succeeded", "failed"]
     created_at: datetime
 
 
@@ -76,6 +75,7 @@ class RechargeRefundView(msgspec.Struct, frozen=True):
         RealNameRequired,
         CardNotActive,
         PayerUnknown,
+        TooManyOpen,
         RequestNumberReused,
         ChannelRefused,
         ChannelUnknown,
@@ -141,7 +141,7 @@ async def create_recharge_refund(
     now = request.state.now
     async with services.db.begin() as session:
         opened = await recharges.get_own(session, principal.citizen_id, recharge_id)
-        purse = await purse_of(session, opened.recharge.card_id)
+        purse = await fulfilment.purse_of(session, opened.recharge.card_id)
     claim = Claim(
         "citizen.recharge_refund",
         principal.citizen_id,

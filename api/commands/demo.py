@@ -121,27 +121,33 @@ def _start(stack: ExitStack) -> tuple[Access, list[Child]]:
 async def _seed(settings: Settings, folder: Path) -> Access:
     """Seed the city once; write what a newcomer needs to reach it."""
     path, control = folder / "access.json", _control(settings)
+
+    def keep(city: City) -> None:
+        write_private(path, msgspec.json.format(msgspec.json.encode(_access(settings, city))))
+
     async with open_services(settings, utc_now) as services:
-        if path.exists():
+        if path.exists() and await seeding.is_seeded(services):
             known = read_access(path)
-            city = City(known.merchants, known.gates, known.operators)
+            keep(City(known.merchants, known.gates, known.operators))
         else:
-            city = await seeding.seed_city(services, now=utc_now())
-        access = Access(
-            api=f"http://{settings.signed_authority}",
-            management=f"http://{settings.host}:{settings.management_port}",
-            merchants=city.merchants,
-            gates=city.gates,
-            operators=city.operators,
-            simulators=SimulatorAccess(control),
-        )
-        write_private(path, msgspec.json.format(msgspec.json.encode(access)))
+            await seeding.seed_city(services, keep, now=utc_now())
         trust = trust_document(services.ring, settings.issuer)
         (folder / "trust.json").write_bytes(msgspec.json.format(msgspec.json.encode(trust)))
         if await seeding.count_citizens(services) < seeding.CITIZENS:
             with Progress("seeding citizens") as progress:
                 await seeding.seed_citizens(services, control, progress=progress.at)
-    return access
+    return read_access(path)
+
+
+def _access(settings: Settings, city: City) -> Access:
+    return Access(
+        api=f"http://{settings.signed_authority}",
+        management=f"http://{settings.host}:{settings.management_port}",
+        merchants=city.merchants,
+        gates=city.gates,
+        operators=city.operators,
+        simulators=SimulatorAccess(_control(settings)),
+    )
 
 
 def _write_settings(folder: Path, port: int, database_url: str, ring_file: Path) -> None:

@@ -76,8 +76,12 @@ class _Places(NamedTuple):
     pass_types: list[PassType]
 
 
-async def seed_city(services: Services, *, now: datetime) -> City:
-    """Make parks, pass types, merchants, gates and operators."""
+async def seed_city(services: Services, keep: Callable[[City], None], *, now: datetime) -> None:
+    """Make parks, pass types, merchants, gates and operators.
+
+    `keep` writes the keys down before the rows are committed: rows without keys would be a city
+    that nobody can use, keys without rows are simply made again.
+    """
     async with services.db.begin() as session:
         made_parks = [
             parks.add(
@@ -114,7 +118,7 @@ async def seed_city(services: Services, *, now: datetime) -> City:
             for park in made_parks
         ]
         await session.flush()
-        return City(
+        city = City(
             [
                 MerchantAccess(
                     shop.name, shop.kind, *register_key(session, "merchant", shop.id, now)
@@ -127,6 +131,13 @@ async def seed_city(services: Services, *, now: datetime) -> City:
             ],
             [await _operator(services, session, login, now) for login in ("alice", "bob")],
         )
+        keep(city)
+
+
+async def is_seeded(services: Services) -> bool:
+    """Say whether the city is there."""
+    async with services.db.begin() as session:
+        return bool(await parks.all_parks(session))
 
 
 async def _places(services: Services) -> _Places:
@@ -210,9 +221,10 @@ async def _seed_citizen(
     person = await services.sign_in_providers["wechat"].person_of(f"sim:citizen{number:03d}")
     async with services.db.begin() as session:
         citizen_id, is_new = await sign_ins.sign_in(session, person, now=now)
-        if not is_new:
-            return  # Seeded by an earlier run that was interrupted.
-        session.add(decided_case(services, citizen_id, now))
+        if is_new:
+            session.add(decided_case(services, citizen_id, now))
+        elif await cards.list_own(session, citizen_id):
+            return  # Seeded by an earlier run that was interrupted later on.
     async with services.db.begin() as session:
         card = await cards.issue(session, citizen_id, card_type="standard", now=now)
     phone = await bind_phone(services, card.id, now)

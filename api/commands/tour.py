@@ -271,7 +271,6 @@ class Tour:
     async def lose(self) -> str:
         """Report loss: 402 within a second 挂失."""
         code = self._ann.show_code()
-        self._ann.last_slot -= 1
         path = f"/cards/{self._ann.card_id}/loss"
         card = body_of(await self._ann.call("POST", path, json={}))
         began = monotonic()
@@ -295,7 +294,7 @@ class Tour:
 
     async def enter(self) -> str:
         """Enter a park with the pass 入园."""
-        answer = await acts.scan(self._gate, self._ann.show_code())
+        answer = await acts.scan(self._gate, await acts.fresh_code(self._ann))
         hold(answer["decision"] == "allow", f"let in, not {answer}")
         path = f"/v1/gate/admissions/{answer['admission_id']}/result"
         passed = {"result": "passed", "at": utc_now().isoformat()}
@@ -304,15 +303,15 @@ class Tour:
 
     async def closed_park(self) -> str:
         """Be refused at a closed park: 506 闭园."""
-        code = await acts.fresh_code(self._ann)
-        answer = await acts.scan(self._closed_gate, code)
-        self._ann.last_slot -= 1
+        answer = await acts.scan(self._closed_gate, self._bo.show_code())
         hold(answer["reason"] == 506, f"closed now, not {answer}")
         return f"{answer['reason']} {answer['reason_text']}"
 
     async def reissue(self) -> str:
         """Reissue with the balance intact 补卡."""
-        old_code, before = await acts.fresh_code(self._ann), await self._ann.card()
+        assert self._ann.phone
+        # Used or not does not matter: that the card is another one now is said before that.
+        old_code, before = self._ann.phone.code_at(utc_now()), await self._ann.card()
         path = f"/cards/{self._ann.card_id}/reissue"
         key = secrets.token_hex(16)
         card = body_of(await self._ann.call("POST", path, key=key, json={}), 201)

@@ -36,7 +36,7 @@ class ChargeRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     order_no: OrderNo
     code: Annotated[str, msgspec.Meta(min_length=1, max_length=400, description="动态码")]
-    amount_fen: Annotated[int, msgspec.Meta(ge=1, le=500_000, description="金额（分）")]
+    amount_fen: Fen
     description: Text | None = None
     terminal_no: Annotated[str, msgspec.Meta(pattern=r"^[0-9A-Za-z_-]{1,32}\Z")] | None = None
 
@@ -193,9 +193,11 @@ async def create_refund(
     """Give part of a charge back to the card that paid; as many parts as it takes."""
     async with services.db.begin() as session:
         charge = await charges.get_own(session, principal.owner_id, charge_id)
-        if charge.card_id is None:
-            raise NothingToRefund
-        principal_id = await accounts.account_id(session, Kind.CARD_PRINCIPAL, charge.card_id)
+        principal_id = (
+            await accounts.account_id(session, Kind.CARD_PRINCIPAL, charge.card_id)
+            if charge.card_id
+            else None
+        )
     refund, is_new = await refunds.refund(
         services.db,
         services.poster,

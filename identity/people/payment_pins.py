@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 from identity import passwords
+from identity.audit import Actor, record
 from identity.kernel import Database, Refusal, Said
 from identity.people import citizens
 
@@ -54,9 +55,25 @@ class PinWeak(Refusal):
 
 
 async def set_pin(
-    db: Database, citizen_id: UUID, pin: str, old_pin: str | None, *, pepper: bytes, now: datetime
+    db: Database,
+    citizen_id: UUID,
+    pin: str,
+    old_pin: str | None,
+    *,
+    had_pin: bool,
+    pepper: bytes,
+    now: datetime,
 ) -> None:
-    """Set the first PIN, or change it with the old one.
+    """Set the first PIN, or change it.
+
+    Args:
+        db: the issuer's database.
+        citizen_id: whose.
+        pin: the new one.
+        old_pin: checked where it is given; without it the caller has seen a step-up.
+        had_pin: whether the caller found one that this replaces.
+        pepper: of the key ring.
+        now: the request's instant.
 
     Raises:
         PinWeak: the new one is easy to guess.
@@ -64,17 +81,16 @@ async def set_pin(
     """
     if passwords.pin_problem(pin) is not None:
         raise PinWeak
-    async with db.begin() as session:
-        has_pin = (await citizens.get(session, citizen_id)).pin_hash is not None
-    if has_pin:
-        await check(db, citizen_id, old_pin or "", pepper=pepper, now=now)
+    if had_pin and old_pin is not None:
+        await check(db, citizen_id, old_pin, pepper=pepper, now=now)
     pin_hash = await passwords.hash_pin(pin, pepper=_pepper_of(citizen_id, pepper))
     async with db.begin() as session:
         citizen = await citizens.get(session, citizen_id, for_update=True)
-        if citizen.pin_hash is not None and not has_pin:
+        if citizen.pin_hash is not None and not had_pin:
             # Another phone set the first PIN meanwhile; a first PIN needs no proof, a second does.
             raise PinRefused(tries_left=TRIES - citizen.pin_wrong_count)
         citizen.pin_hash, citizen.pin_wrong_count, citizen.pin_locked_until = pin_hash, 0, None
+        record(session, Actor("citizen", citizen_id), "citizen.set_pin", citizen_id, now=now)
 
 
 async def check(db: Database, citizen_id: UUID, pin: str, *, pepper: bytes, now: datetime) -> None:

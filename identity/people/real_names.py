@@ -159,6 +159,9 @@ async def submit(
     Raises:
         AlreadyVerified: a case of this citizen passed or waits.
     """
+    async with db.begin() as session:
+        if await _has_open(session, citizen_id):
+            raise AlreadyVerified
     refused, number, clean = await _check(submission, now=now)
     index = blind_index(ring, "id_number", submission.number.strip().upper())
     async with db.begin() as session:
@@ -320,9 +323,23 @@ async def require_passed(session: AsyncSession, citizen_id: UUID) -> RealNameCas
     Raises:
         RealNameRequired: there is none.
     """
-    case = await latest(session, citizen_id)
-    if case is None or case.state != "passed":
+    case = await session.scalar(
+        select(RealNameCase).where(
+            RealNameCase.citizen_id == citizen_id, RealNameCase.state == "passed"
+        )
+    )
+    if case is None:
         raise RealNameRequired
+    return case
+
+
+async def _waiting(session: AsyncSession, case_id: UUID) -> RealNameCase:
+    """Return a case that waits; one that is decided is opened by nobody any more."""
+    case = await session.get(RealNameCase, case_id)
+    if case is None:
+        raise NotFound
+    if case.state != "in_review":
+        raise StateConflict(state=case.state)
     return case
 
 
@@ -333,10 +350,9 @@ async def open_case(
 
     Raises:
         NotFound: there is no such case.
+        StateConflict: it is decided already.
     """
-    case = await session.get(RealNameCase, case_id)
-    if case is None:
-        raise NotFound
+    case = await _waiting(session, case_id)
     table = RealNameCase.__tablename__
     kinds = await session.scalars(
         select(RealNamePicture.kind).where(RealNamePicture.case_id == case_id)
@@ -366,6 +382,7 @@ async def open_picture(
     Raises:
         NotFound: there is no such picture.
     """
+    await _waiting(session, case_id)
     picture = await session.scalar(
         select(RealNamePicture).where(
             RealNamePicture.case_id == case_id, RealNamePicture.kind == kind
@@ -382,6 +399,16 @@ async def open_picture(
         column="picture",
         row_id=picture.id,
     )
+
+
+async def _has_open(session: AsyncSession, citizen_id: UUID) -> bool:
+    """Say whether a citizen has a case that passed or waits."""
+    found = await session.scalar(
+        select(RealNameCase.id).where(
+            RealNameCase.citizen_id == citizen_id, RealNameCase.state != "rejected"
+        )
+    )
+    return found is not None
 
 
 async def _passed_elsewhere(session: AsyncSession, index: bytes, citizen_id: UUID) -> bool:

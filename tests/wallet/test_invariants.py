@@ -4,7 +4,6 @@ Every fault is planted by SQL behind the back of the code, in a transaction that
 """
 
 from typing import NamedTuple
-from uuid import UUID
 
 import pytest
 from sqlalchemy import text
@@ -12,19 +11,14 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from api.commands.making import make_recharge
 from api.services import Services
-from identity.kernel import new_id
-from identity.request_numbers import Claim
 from tests.conftest import SetClock
 from tests.makers import make_gate, make_holder, make_pass_type, make_shop
+from tests.wallet.recharge.paying_back import ask_back, provider_says
 from tests.wallet.verbs import broken, buy, enter, give_back, show, take
 from wallet import invariants
 from wallet.cards import cards
-from wallet.channels.channel import RefundFound
+from wallet.channels.channel import RefundState
 from wallet.invariants import INVARIANTS
-from wallet.ledger import accounts
-from wallet.ledger.chart import Kind
-from wallet.recharge import refunds
-from wallet.recharge.refunds import Purse, RechargeRefund
 
 BEHIND_THE_BACK = "SET LOCAL session_replication_role = replica"
 """Neither triggers nor foreign keys are in the way of a fault then; checks still are."""
@@ -205,7 +199,11 @@ PLANTED: dict[str, Planted] = {
         ("UPDATE recharge_refund SET amount_fen = amount_fen + 1 WHERE state = 'processing'",),
     ),
     "a refund is called paid out while its money waits": Planted(
-        "I10 I15 I16", ("UPDATE recharge_refund SET state = 'succeeded'",)
+        "I10 I15 I16",
+        ("UPDATE recharge_refund SET state = 'succeeded' WHERE state = 'processing'",),
+    ),
+    "a refund that failed is called under way": Planted(
+        "I8 I10 I16", ("UPDATE recharge_refund SET state = 'processing' WHERE state = 'failed'",)
     ),
     "a lost card can pay": Planted(
         "I17", ("UPDATE ledger_account SET blocked = 0 WHERE blocked = 402",)
@@ -256,6 +254,14 @@ PLANTED: dict[str, Planted] = {
 }
 
 
+REFUNDS: tuple[tuple[int, RefundState], ...] = (
+    (400, "succeeded"),
+    (500, "processing"),
+    (600, "failed"),
+)
+"""Recharges of so much, of each of which a fifth or so was asked back, and what came of it."""
+
+
 @pytest.fixture
 async def city(services: Services, clock: SetClock) -> Services:
     """Return a city in which everything that money does has happened once."""
@@ -270,45 +276,16 @@ async def city(services: Services, clock: SetClock) -> Services:
     clock.go(seconds=15)
     await enter(services, gate, holder)
     await make_recharge(services, holder.citizen_id, holder.card_id, amount_fen=300, is_paid=False)
-    for amount_fen, is_paid_out in ((400, True), (500, False)):
+    for amount_fen, said in REFUNDS:
         recharge_id, _ = await make_recharge(
             services, holder.citizen_id, holder.card_id, amount_fen=amount_fen
         )
-        await _refund(services, holder.card_id, holder.principal_id, recharge_id, is_paid_out)
+        refund_id, _ = await ask_back(services, holder.card_id, recharge_id, amount_fen=100)
+        await provider_says(services, refund_id, said)
     lost = await make_holder(services)
     async with services.db.begin() as session:
         await cards.report_loss(session, lost.citizen_id, lost.card_id, now=clock())
     return services
-
-
-async def _refund(
-    services: Services, card_id: UUID, principal_id: int, recharge_id: UUID, is_paid_out: bool
-) -> None:
-    now = services.clock()
-    async with services.db.begin() as session:
-        payable_id = await accounts.account_id(session, Kind.REFUND_PAYABLE)
-        clearing_id = await accounts.account_id(session, Kind.CLEARING_WECHAT_PAY)
-    refund_id, _ = await refunds.ask(
-        services.poster,
-        claim=Claim("citizen.refund", card_id, str(recharge_id), b"", new_id(now)),
-        purse=Purse(card_id, principal_id, payable_id),
-        recharge_id=recharge_id,
-        amount_fen=100,
-        reason="不用了",
-        now=now,
-    )
-    if is_paid_out:
-        async with services.db.begin() as session:
-            refund = await session.get_one(RechargeRefund, refund_id)
-        found = RefundFound(out_trade_no="", out_refund_no=refund.refund_no, state="succeeded")
-        await refunds.finish(
-            services.poster,
-            refund,
-            found,
-            payable_id=payable_id,
-            clearing_id=clearing_id,
-            now=now,
-        )
 
 
 async def _broken_by(services: Services, statements: tuple[str, ...]) -> set[str]:

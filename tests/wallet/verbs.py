@@ -1,5 +1,6 @@
 """What people do at tills and gates, asked of the wallet as the routes ask it."""
 
+import asyncio
 import secrets
 from uuid import UUID
 
@@ -24,6 +25,10 @@ from wallet.passes.passes import Pass
 from wallet.payments import charges, refunds
 from wallet.payments.charges import Charge
 from wallet.payments.refunds import ChargeRefund
+
+WAITING = """
+SELECT pid FROM pg_stat_activity
+WHERE datname = current_database() AND wait_event_type = 'Lock'"""
 
 
 async def with_another_phone(services: Services, holder: Holder) -> Holder:
@@ -185,6 +190,13 @@ async def account_fen(services: Services, account_id: int) -> int:
         return (
             await session.scalars(select(Account.balance_fen).where(Account.id == account_id))
         ).one()
+
+
+async def waiting_for_rows(services: Services, *, count: int) -> list[int]:
+    """Wait until so many connections wait for a lock; return their backends' process ids."""
+    while len(rows := await services.db.pool.fetch(WAITING)) < count:  # noqa: ASYNC110  # the server tells nobody
+        await asyncio.sleep(0.005)
+    return [row["pid"] for row in rows]
 
 
 async def broken(services: Services) -> dict[str, list[invariants.Fault]]:

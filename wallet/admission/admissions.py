@@ -147,21 +147,19 @@ async def admit(
             decided_at=now,
             result_at=None,
         )
-        if may.reason:
-            return Decision(row, rows=(row,))
-        used, change = use(presented, rows, by="admission", by_id=admission_id, now=now)
-        changes = [change]
+        used, spent = use(presented, rows, by="admission", by_id=admission_id, now=now)
+        changes = [*spent]
         if may.pass_id:
             day_id = day_ids[may.pass_id]
             day = rows.find(PARK_DAYS, day_id)
             entries = (day.entries if day else 0) + 1
             counted = LockedParkDay(day_id, may.pass_id, park_id, today, entries)
             changes.append(Change(PARK_DAYS, counted))
-        return Decision(row, rows=(row, used), changes=tuple(changes))
+        return Decision(row, rows=(row, *used), changes=tuple(changes))
 
     claim = Claim("gate.admission", gate_id, scan_id, request_hash, admission_id)
     locks: tuple[Lock, ...] = ()
-    if presented.reason == Reason.OK:
+    if presented.cid:
         locks = (
             (CREDENTIALS, presented.cid),
             *((PASSES, one.id) for one in stored),

@@ -4,12 +4,12 @@ States: `sent → paid | closed`. Unknown is not failed: an attempt stays `sent`
 says what became of it, in a verified notice or in answer to a query.
 """
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 import msgspec
-from sqlalchemy import CheckConstraint, Index, select
+from sqlalchemy import CheckConstraint, Index, SmallInteger, select
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped, mapped_column
@@ -17,6 +17,13 @@ from sqlalchemy.orm import Mapped, mapped_column
 from identity.kernel import Base, new_id
 from wallet.channels.channel import ChannelName, NewOrder
 from wallet.ledger.plans import Lockable
+
+ASK_AFTER = tuple(
+    timedelta(seconds=seconds) for seconds in (5, 10, 30, 60, 120, 300, 600, 1200, 1800)
+)
+"""When an open attempt is asked about, counted from its start (channels.md E, "notify lost")."""
+ASK_EVERY = timedelta(minutes=10)
+"""And from then on, until the provider says what became of it."""
 
 
 class Attempt(Base):
@@ -28,6 +35,7 @@ class Attempt(Base):
         CheckConstraint("amount_fen > 0", name="amount"),
         CheckConstraint("(state = 'paid') = (channel_txn_no IS NOT NULL)", name="paid"),
         # A payment at a provider is money once.
+        Index("ix_channels_attempt_due", "ask_at", postgresql_where="state = 'sent'"),
         Index(
             "uq_channels_attempt_channel_txn",
             "channel",
@@ -51,6 +59,10 @@ class Attempt(Base):
     funding: Mapped[str | None]
     expires_at: Mapped[datetime]
     created_at: Mapped[datetime]
+    asked: Mapped[int] = mapped_column(SmallInteger)
+    """How often the provider was asked what became of it."""
+    ask_at: Mapped[datetime]
+    """When to ask next, as long as it is `sent`."""
 
 
 class LockedAttempt(msgspec.Struct, frozen=True):
@@ -101,6 +113,8 @@ def add(
         funding=None,
         expires_at=expires_at,
         created_at=now,
+        asked=0,
+        ask_at=now + ASK_AFTER[0],
     )
     session.add(attempt)
     return attempt
@@ -116,6 +130,30 @@ def order_of(attempt: Attempt) -> NewOrder:
         payer_user_id=attempt.payer_user_id,
         expires_at=attempt.expires_at,
     )
+
+
+async def take_due(session: AsyncSession, *, now: datetime, rows_max: int = 20) -> list[UUID]:
+    """Return the open attempts that are to be asked about, and set when to ask again.
+
+    The schedule stands in the row, so nothing that dies between two questions is forgotten.
+    """
+    due = await session.scalars(
+        select(Attempt)
+        .where(Attempt.state == "sent", Attempt.ask_at <= now)
+        .order_by(Attempt.ask_at)
+        .limit(rows_max)
+        .with_for_update(skip_locked=True)
+    )
+    taken = []
+    for attempt in due:
+        attempt.asked += 1
+        attempt.ask_at = (
+            max(attempt.created_at + ASK_AFTER[attempt.asked], now)
+            if attempt.asked < len(ASK_AFTER)
+            else now + ASK_EVERY
+        )
+        taken.append(attempt.id)
+    return taken
 
 
 async def find(session: AsyncSession, channel: str, out_trade_no: str) -> Attempt | None:

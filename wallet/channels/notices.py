@@ -9,13 +9,13 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Index, func, select, text
+from sqlalchemy import Index, func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped, mapped_column
 
 from identity.kernel import Base, new_id
-from wallet.channels.channel import ChannelName, Notice
+from wallet.channels.channel import NOTICE_BYTES_MAX, ChannelName, Notice
 
 QUARANTINE_MAX = 10_000
 
@@ -102,21 +102,17 @@ async def quarantine(
     headers: dict[str, str],
     now: datetime,
 ) -> None:
-    """Keep a refused message for inspection, unless a flood of them is kept already."""
+    """Keep a refused message, or the start of a long one, unless too many are kept already."""
     rows = await session.scalar(select(func.count()).select_from(QuarantinedNotice))
     if rows is not None and rows >= QUARANTINE_MAX:
-        await session.execute(
-            text(
-                "DELETE FROM channels_quarantine WHERE id IN"
-                " (SELECT id FROM channels_quarantine ORDER BY received_at LIMIT 1000)"
-            )
-        )
+        # Full: what came first is the better evidence, and a flood must not wash it out.
+        return
     session.add(
         QuarantinedNotice(
             id=new_id(now),
             channel=channel,
             problem=problem,
-            raw_body=raw_body,
+            raw_body=raw_body[:NOTICE_BYTES_MAX],
             headers=_kept(headers),
             received_at=now,
         )

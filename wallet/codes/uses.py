@@ -27,21 +27,26 @@ class CodeUse(Base):
 
 
 def usable(presented: Presented, rows: Rows) -> Reason:
-    """Return whether a code that was genuine when shown may be used now, under lock."""
-    if presented.reason != Reason.OK:
+    """Return whether a code may be used now, under lock: card and medium, then replay (§4.0)."""
+    if not presented.cid:
         return presented.reason
     locked = rows.get(CREDENTIALS, presented.cid)
     reason = standing(locked.card_state, locked.medium_state, locked.gen, cid=presented.cid)
     if reason == Reason.OK and locked.last_slot >= presented.slot:
         return Reason.REPLAYED
-    return reason
+    return presented.reason if reason == Reason.OK else reason
 
 
 def use(
     presented: Presented, rows: Rows, *, by: str, by_id: UUID, now: datetime
-) -> tuple[CodeUse, Change]:
-    """Return the rows that use a code up; the decision has seen that it is usable."""
+) -> tuple[tuple[CodeUse, ...], tuple[Change, ...]]:
+    """Return the rows that use a code up; none where it is not genuine, or was used before.
+
+    A stored no uses the code as a yes does (api.md); only an answer 7xx would not.
+    """
+    locked = rows.get(CREDENTIALS, presented.cid) if presented.cid else None
+    if locked is None or locked.last_slot >= presented.slot:
+        return (), ()
     row = CodeUse(cid=presented.cid, slot=presented.slot, used_by=by, used_by_id=by_id, used_at=now)
-    locked = rows.get(CREDENTIALS, presented.cid)
     used = msgspec.structs.replace(locked, last_slot=presented.slot)
-    return row, Change(CREDENTIALS, used)
+    return (row,), (Change(CREDENTIALS, used),)

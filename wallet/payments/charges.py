@@ -25,6 +25,8 @@ from wallet.ledger.posting import Poster
 from wallet.ledger.transfers import Move
 
 SCOPE = "merchant.charge"
+SINGLE_MAX_FEN = 500_000
+"""Most that one charge may take (docs/money.md, "Limits")."""
 
 
 class Charge(Base):
@@ -94,7 +96,7 @@ async def charge(
     """Take money from a card; return the charge and whether this request made it.
 
     Posting: card.principal → merchant.payable (ledger.md C.2, "Payment"). The code is used in
-    the same transaction, also where the card's money does not suffice.
+    the same transaction, whatever the answer.
 
     Args:
         db: where a repeated request's charge is read.
@@ -132,18 +134,16 @@ async def charge(
             terminal_no=terminal_no,
             created_at=now,
         )
-        if reason not in {Reason.OK, Reason.INSUFFICIENT}:
-            return Decision(row, rows=(row,))
-        used, change = use(presented, rows, by="charge", by_id=charge_id, now=now)
+        used, changes = use(presented, rows, by="charge", by_id=charge_id, now=now)
         transfers: tuple[NewTransfer, ...] = ()
         if is_paid:
             moves = (Move(presented.principal_id, payable_id, amount_fen),)
             transfers = (NewTransfer(new_id(now), "charge.take", charge_id, moves),)
-        return Decision(row, transfers=transfers, rows=(row, used), changes=(change,))
+        return Decision(row, transfers=transfers, rows=(row, *used), changes=changes)
 
     claim = Claim(SCOPE, merchant_id, order_no, request_hash, charge_id)
     locks: tuple[Lock, ...] = ()
-    if presented.reason == Reason.OK:
+    if presented.cid:
         locks = (
             (CREDENTIALS, presented.cid),
             (ACCOUNTS, presented.principal_id),
@@ -164,6 +164,8 @@ def reason_of(presented: Presented, rows: Rows, amount_fen: int) -> Reason:
     account = rows.get(ACCOUNTS, presented.principal_id)
     if account.blocked:
         return Reason.of(account.blocked)
+    if amount_fen > SINGLE_MAX_FEN:
+        return Reason.LIMIT_SINGLE
     if account.balance_fen < amount_fen:
         return Reason.INSUFFICIENT
     return Reason.OK

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 from identity.kernel import Base, Database, Refusal, Said, new_id
 from identity.request_numbers import Claim, Kept
 from wallet.codes.reasons import Reason
-from wallet.ledger.plans import ACCOUNTS, Change, Decision, NewTransfer, Posting, Rows
+from wallet.ledger.plans import ACCOUNTS, Change, Decision, Lock, NewTransfer, Posting, Rows
 from wallet.ledger.posting import Poster
 from wallet.ledger.transfers import Move
 from wallet.payments.charges import CHARGES, LockedCharge
@@ -81,7 +81,7 @@ async def refund(
     merchant_id: UUID,
     charge_id: UUID,
     payable_id: int,
-    principal_id: int,
+    principal_id: int | None,
     refund_no: str,
     request_hash: bytes,
     amount_fen: int,
@@ -96,9 +96,9 @@ async def refund(
         db: where a repeated request's refund is read.
         poster: this process's writer.
         merchant_id: whose charge it is.
-        charge_id: a charge of this merchant that reached a card.
+        charge_id: a charge of this merchant.
         payable_id: the merchant's account.
-        principal_id: the account of the card that paid.
+        principal_id: the account of the card that paid; None where the code led to no card.
         refund_no: the merchant's number for this refund, once for ever.
         request_hash: over what the merchant asks.
         amount_fen: above zero.
@@ -115,6 +115,7 @@ async def refund(
     def decide(rows: Rows) -> Decision[ChargeRefund]:
         paid = rows.get(CHARGES, charge_id)
         refuse_refund(paid, amount_fen)
+        assert principal_id is not None, "money was taken from a card"
         if rows.get(ACCOUNTS, principal_id).blocked == Reason.CLOSED:
             raise CardClosed
         if rows.get(ACCOUNTS, payable_id).balance_fen < amount_fen:
@@ -140,7 +141,9 @@ async def refund(
         )
 
     claim = Claim("merchant.refund", merchant_id, refund_no, request_hash, refund_id)
-    locks = ((CHARGES, charge_id), (ACCOUNTS, payable_id), (ACCOUNTS, principal_id))
+    locks: tuple[Lock, ...] = ((CHARGES, charge_id), (ACCOUNTS, payable_id))
+    if principal_id is not None:
+        locks = (*locks, (ACCOUNTS, principal_id))
     result = await poster.post(Posting(claim, locks, decide, now))
     if isinstance(result, Kept):
         async with db.begin() as session:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from uuid import UUID
 
+from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from identity.audit import JOB, Actor, record
@@ -62,7 +63,7 @@ async def begin(session: AsyncSession, citizen_id: UUID, card_id: UUID, *, now: 
         await cards.balance_fen(session, card_id),
         [
             (recharge.id, recharge.amount_fen - recharge.refunded_fen)
-            for recharge in await recharges.refundable_of_card(session, card_id)
+            for recharge in await recharges.refundable_of_card(session, card_id, now=now)
         ],
     )
     card.state, card.closed_at = "closing", now
@@ -87,13 +88,14 @@ def split(balance_fen: int, left_fen: Sequence[tuple[UUID, int]]) -> list[Part]:
     return parts
 
 
-async def pay_out(poster: Poster, session: AsyncSession, purse: Purse, *, now: datetime) -> None:
+async def pay_out(db: Database, poster: Poster, purse: Purse, *, now: datetime) -> None:
     """Send a closing card's money on its way back, newest recharge first (WeChat: one year).
 
     Posting: card.principal → refund.payable, one transfer per recharge. Once per card: whoever
     asks again finds it done.
     """
-    left = await recharges.refundable_of_card(session, purse.card_id)
+    async with db.begin() as session:
+        left = await recharges.refundable_of_card(session, purse.card_id, now=now)
     refund_ids = [new_id(now) for _ in left]
 
     def decide(rows: Rows) -> Decision[None]:
@@ -111,6 +113,14 @@ async def pay_out(poster: Poster, session: AsyncSession, purse: Purse, *, now: d
         (ACCOUNTS, purse.payable_id),
     )
     await poster.post(Posting(claim, locks, decide, now))
+
+
+async def closing(session: AsyncSession, *, rows_max: int = 20) -> list[UUID]:
+    """Return cards that are being closed."""
+    found = await session.scalars(
+        select(Card.id).where(Card.state == "closing").order_by(Card.closed_at).limit(rows_max)
+    )
+    return list(found)
 
 
 async def finish(db: Database, card_id: UUID, *, now: datetime) -> None:

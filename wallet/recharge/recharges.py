@@ -20,12 +20,11 @@ from identity.kernel import (
     NotFound,
     Refusal,
     Said,
-    defer,
     new_id,
     number_of,
 )
 from identity.people import real_names, sign_ins
-from identity.request_numbers import Claim, claim_once, kept_if_refused
+from identity.request_numbers import Claim, claim_once, keep_refusal, kept_if_refused
 from wallet.cards import cards
 from wallet.cards.cards import CardNotActive
 from wallet.channels import attempts
@@ -34,8 +33,10 @@ from wallet.channels.channel import Channel, ChannelName, ChannelRefused
 from wallet.ledger.plans import Lockable
 
 EXPIRES_AFTER = timedelta(minutes=30)
-QUERY_AFTER_SECONDS = (5, 10, 30, 60, 120, 300, 600, 1200)
-"""When an open attempt is asked about, counted from its start (channels.md E, "notify lost")."""
+OPEN_MAX = 5
+"""How many recharges of one card may wait for their payment at once."""
+REFUNDABLE_FOR = timedelta(days=365)
+"""How long after the payment the channels give money back."""
 
 PROVIDER_OF_CHANNEL: dict[str, str] = {"wechat_pay": "wechat", "alipay": "alipay"}
 
@@ -92,6 +93,16 @@ class PayerUnknown(Refusal):
     )
 
 
+class TooManyOpen(Refusal):
+    """The card has too many recharges that wait for their payment."""
+
+    code, status = "too-many-open-recharges", 409
+    title = Said("未支付的充值过多", "Too many recharges wait for their payment")
+    next_step = Said(
+        "请先支付或等待已有的充值过期。", "Pay one of them, or wait until they expire."
+    )
+
+
 class Opened(msgspec.Struct, frozen=True):
     """A recharge and what its phone needs to pay."""
 
@@ -134,17 +145,18 @@ async def open_recharge(
                 await _add(session, claim, card_id, amount_fen, channel, now=now)
         async with db.begin() as session:
             opened = await _opened(session, kept.subject_id if kept else recharge_id)
-        if opened.attempt.pay is None:
-            opened = await _place(db, channels[channel], opened)
+        if opened.attempt.pay is None and opened.attempt.state == "sent":
+            opened = await _place(db, channels[channel], opened, claim)
     return opened, kept is None
 
 
-async def _place(db: Database, channel: Channel, opened: Opened) -> Opened:
+async def _place(db: Database, channel: Channel, opened: Opened, claim: Claim) -> Opened:
     try:
         pay = await channel.create(attempts.order_of(opened.attempt))
-    except ChannelRefused:
+    except ChannelRefused as refused:
         async with db.begin() as session:
             await close_unpaid(session, opened.attempt)
+            await keep_refusal(session, claim, refused)
         raise
     async with db.begin() as session:
         await session.execute(
@@ -166,9 +178,12 @@ async def _add(
 ) -> None:
     citizen_id, recharge_id = claim.owner_id, claim.subject_id
     await real_names.require_passed(session, citizen_id)
-    card = await cards.get_own(session, citizen_id, card_id)
+    # Under lock, so that a closure either sees this recharge or comes first.
+    card = await cards.get_own(session, citizen_id, card_id, for_update=True)
     if card.state != "active":
         raise CardNotActive(state=card.state)
+    if len(await open_of_card(session, card_id)) >= OPEN_MAX:
+        raise TooManyOpen(open_max=OPEN_MAX)
     payer = await sign_ins.payer_of(session, citizen_id, PROVIDER_OF_CHANNEL[channel])
     if payer is None:
         raise PayerUnknown(channel=channel)
@@ -186,7 +201,7 @@ async def _add(
     )
     session.add(recharge)
     await session.flush()
-    attempt = attempts.add(
+    attempts.add(
         session,
         order_id=recharge.id,
         order_no=recharge.recharge_no,
@@ -197,19 +212,6 @@ async def _add(
         payer_user_id=payer.user_id,
         expires_at=now + EXPIRES_AFTER,
         now=now,
-    )
-    for seconds in QUERY_AFTER_SECONDS:
-        await defer(
-            session,
-            "wallet.fulfilment:query_attempt",
-            at=now + timedelta(seconds=seconds),
-            attempt_id=str(attempt.id),
-        )
-    await defer(
-        session,
-        "wallet.fulfilment:expire_attempt",
-        at=attempt.expires_at,
-        attempt_id=str(attempt.id),
     )
 
 
@@ -254,7 +256,9 @@ async def open_of_card(session: AsyncSession, card_id: UUID) -> list[Recharge]:
     return list(found)
 
 
-async def refundable_of_card(session: AsyncSession, card_id: UUID) -> list[Recharge]:
+async def refundable_of_card(
+    session: AsyncSession, card_id: UUID, *, now: datetime
+) -> list[Recharge]:
     """Return the recharges of a card that money can go back to, newest first."""
     found = await session.scalars(
         select(Recharge)
@@ -262,6 +266,7 @@ async def refundable_of_card(session: AsyncSession, card_id: UUID) -> list[Recha
             Recharge.card_id == card_id,
             Recharge.state.in_(("succeeded", "partly_refunded")),
             Recharge.refunded_fen < Recharge.amount_fen,
+            Recharge.created_at > now - REFUNDABLE_FOR,
         )
         .order_by(Recharge.created_at.desc(), Recharge.id.desc())
     )

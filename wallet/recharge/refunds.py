@@ -1,18 +1,19 @@
 """Recharge refunds (充值退款): money of a recharge goes back to where it came from.
 
-States: `processing → succeeded`. Money leaves the card when the refund is asked for and waits in
-refund.payable until the provider has paid it out, so it cannot be spent twice (ledger.md C.2).
-What a provider declines stays `processing`: it is sent again with the same number on a schedule,
-since a decline is often of the moment (our balance there), and is listed for people of ours.
+States: `processing → succeeded | failed`. Money leaves the card when the refund is asked for and
+waits in refund.payable until the provider has paid it out, so it cannot be spent twice (ledger.md
+C.2). Where the provider says for good that it will not, the refund is `failed` and the money is
+back on the card. A decline of the moment, or no answer, leaves it `processing`: it is sent again
+with the same number, on the schedule that stands in the row.
 """
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import NamedTuple
 from uuid import UUID
 
 import msgspec
-from sqlalchemy import CheckConstraint, ForeignKey, select
+from sqlalchemy import CheckConstraint, ForeignKey, Index, SmallInteger, select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -24,6 +25,7 @@ from wallet.ledger.plans import (
     ACCOUNTS,
     Change,
     Decision,
+    Lock,
     Lockable,
     NewJob,
     NewTransfer,
@@ -34,14 +36,23 @@ from wallet.ledger.posting import Poster
 from wallet.ledger.transfers import InsufficientBalance, Move
 from wallet.recharge.recharges import RECHARGES, LockedRecharge
 
+SEND_AGAIN_AFTER = (
+    timedelta(seconds=5),
+    timedelta(seconds=30),
+    timedelta(minutes=5),
+    timedelta(hours=1),
+)
+"""When a refund under way is sent again, from one time to the next; the last span repeats."""
+
 
 class RechargeRefund(Base):
     """Part of one recharge on its way back."""
 
     __tablename__ = "recharge_refund"
     __table_args__ = (
-        CheckConstraint("state IN ('processing', 'succeeded')", name="state"),
+        CheckConstraint("state IN ('processing', 'succeeded', 'failed')", name="state"),
         CheckConstraint("amount_fen > 0", name="amount"),
+        Index("ix_recharge_refund_due", "ask_at", postgresql_where="state = 'processing'"),
     )
     id: Mapped[UUID] = mapped_column(primary_key=True)
     refund_no: Mapped[str] = mapped_column(unique=True)
@@ -53,6 +64,10 @@ class RechargeRefund(Base):
     state: Mapped[str]
     created_at: Mapped[datetime]
     finished_at: Mapped[datetime | None]
+    asked: Mapped[int] = mapped_column(SmallInteger)
+    """How often it was sent to the provider."""
+    ask_at: Mapped[datetime]
+    """When to send it next, as long as it is `processing`."""
 
 
 class LockedRefund(msgspec.Struct, frozen=True):
@@ -176,11 +191,13 @@ def take(
                 state="processing",
                 created_at=now,
                 finished_at=None,
+                asked=0,
+                ask_at=now + SEND_AGAIN_AFTER[0],
             )
         )
         moves = (Move(purse.principal_id, purse.payable_id, part.amount_fen),)
         transfers.append(NewTransfer(new_id(now), "recharge.refund_ask", refund_id, moves))
-        jobs.append(NewJob("wallet.fulfilment:send_refund", {"refund_id": str(refund_id)}))
+        jobs.append(NewJob("wallet.fulfilment:try_refund", {"refund_id": str(refund_id)}))
     return Decision(None, tuple(transfers), tuple(made), tuple(changes), tuple(jobs))
 
 
@@ -199,34 +216,70 @@ async def finish(
     refund: RechargeRefund,
     found: RefundFound,
     *,
-    payable_id: int,
+    purse: Purse,
     clearing_id: int,
     now: datetime,
 ) -> bool:
-    """Book that the provider paid a refund out; say whether the refund is finished.
+    """Book what the provider said became of a refund; say whether it is finished.
 
-    Posting: refund.payable → clearing. What the provider could not pay out stays payable and
-    `processing`: it is sent again with the same number, or paid by people of ours.
+    Posting: refund.payable → clearing where it was paid out; refund.payable → card.principal
+    where the provider closed it or let it fail for good, and the recharge can be asked back again.
+    What could not reach the payer (`abnormal`) waits for people of ours.
     """
-    if found.state != "succeeded" or found.amount_fen not in {None, refund.amount_fen}:
+    is_paid = found.state == "succeeded" and found.amount_fen in {None, refund.amount_fen}
+    if not is_paid and found.state not in {"failed", "closed"}:
         return False
 
     def decide(rows: Rows) -> Decision[bool]:
         locked = rows.get(REFUNDS, refund.id)
         if locked.state != "processing":
             return Decision(answer=True)
-        moves = (Move(payable_id, clearing_id, locked.amount_fen),)
-        after = LockedRefund(locked.id, "succeeded", locked.amount_fen, now)
-        return Decision(
-            answer=True,
-            transfers=(NewTransfer(new_id(now), "recharge.refund_pay", refund.id, moves),),
-            changes=(Change(REFUNDS, after),),
-        )
+        state = "succeeded" if is_paid else "failed"
+        kind = "recharge.refund_pay" if is_paid else "recharge.refund_fail"
+        to_id = clearing_id if is_paid else purse.principal_id
+        moves = (Move(purse.payable_id, to_id, locked.amount_fen),)
+        changes = [Change(REFUNDS, LockedRefund(locked.id, state, locked.amount_fen, now))]
+        if not is_paid:
+            recharge = rows.get(RECHARGES, refund.recharge_id)
+            changes.append(Change(RECHARGES, _release(recharge, locked.amount_fen)))
+        transfer = NewTransfer(new_id(now), kind, refund.id, moves)
+        return Decision(answer=True, transfers=(transfer,), changes=tuple(changes))
 
-    claim = Claim("channel.refund", refund.recharge_id, refund.refund_no, b"paid", refund.id)
-    locks = ((REFUNDS, refund.id), (ACCOUNTS, payable_id), (ACCOUNTS, clearing_id))
+    claim = Claim("channel.refund", refund.recharge_id, refund.refund_no, b"outcome", refund.id)
+    accounts = (purse.payable_id, purse.principal_id, clearing_id)
+    locks: tuple[Lock, ...] = (
+        (RECHARGES, refund.recharge_id),
+        (REFUNDS, refund.id),
+        *((ACCOUNTS, account) for account in accounts),
+    )
     await poster.post(Posting(claim, locks, decide, now))
     return True
+
+
+def _release(recharge: LockedRecharge, amount_fen: int) -> LockedRecharge:
+    refunded_fen = recharge.refunded_fen - amount_fen
+    state = "partly_refunded" if refunded_fen else "succeeded"
+    return msgspec.structs.replace(recharge, refunded_fen=refunded_fen, state=state)
+
+
+async def take_due(session: AsyncSession, *, now: datetime, rows_max: int = 20) -> list[UUID]:
+    """Return the refunds that are to be sent again, and set when to send them next.
+
+    The schedule stands in the row, so nothing that dies between two tries is forgotten.
+    """
+    due = await session.scalars(
+        select(RechargeRefund)
+        .where(RechargeRefund.state == "processing", RechargeRefund.ask_at <= now)
+        .order_by(RechargeRefund.ask_at)
+        .limit(rows_max)
+        .with_for_update(skip_locked=True)
+    )
+    taken = []
+    for refund in due:
+        refund.asked += 1
+        refund.ask_at = now + SEND_AGAIN_AFTER[min(refund.asked, len(SEND_AGAIN_AFTER) - 1)]
+        taken.append(refund.id)
+    return taken
 
 
 async def get_own(session: AsyncSession, card_id: UUID, refund_id: UUID) -> RechargeRefund:

@@ -4,9 +4,9 @@ import asyncio
 import secrets
 from collections import Counter
 from collections.abc import AsyncIterator
+from uuid import UUID
 
 import pytest
-from asyncpg import Pool
 
 from api.services import Services
 from identity.kernel import Database
@@ -15,16 +15,12 @@ from tests.conftest import SCHEMA
 from tests.makers import make_holder, make_shop
 from tests.wallet.ledger.booking import Book, moving, open_book, told
 from tests.wallet.ledger.wire import Cut, Wire, laid
-from tests.wallet.verbs import balance_fen, broken, verified_codes
+from tests.wallet.verbs import balance_fen, broken, verified_codes, waiting_for_rows
 from wallet import invariants
 from wallet.ledger.plans import Posted, Posting
 from wallet.ledger.posting import Poster, Unavailable
 from wallet.ledger.transfers import InsufficientBalance, Move
 from wallet.payments import charges
-
-WAITING_FOR_A_ROW = """
-SELECT pid FROM pg_stat_activity
-WHERE datname = current_database() AND wait_event_type = 'Lock'"""
 
 
 @pytest.fixture
@@ -106,7 +102,7 @@ async def test_equal_charges_at_two_servers_at_once_charge_once(
     holder, shop = await make_holder(services, balance_fen=10_000), await make_shop(services)
     codes = await verified_codes(services, holder, count=10)
 
-    async def ask(poster: Poster, index: int) -> object:
+    async def ask(poster: Poster, index: int) -> tuple[UUID, bool]:
         charge, is_new = await charges.charge(
             services.db,
             poster,
@@ -132,14 +128,6 @@ async def test_equal_charges_at_two_servers_at_once_charge_once(
     assert not await broken(services)
 
 
-async def _end_whoever_waits(pool: Pool) -> None:
-    """End the one connection that waits for a row, as a failing server would."""
-    while not (waiting := await pool.fetch(WAITING_FOR_A_ROW)):
-        await asyncio.sleep(0.005)
-    for row in waiting:
-        await pool.execute("SELECT pg_terminate_backend($1)", row["pid"])
-
-
 @pytest.mark.parametrize("callers", [1, 20])
 async def test_a_writer_whose_connection_is_ended_tells_nothing_that_is_not_so(
     services: Services, other_poster: Poster, callers: int
@@ -149,7 +137,8 @@ async def test_a_writer_whose_connection_is_ended_tells_nothing_that_is_not_so(
     async with services.db.pool.acquire() as other, other.transaction():
         await other.execute("SELECT FROM ledger_account WHERE id = $1 FOR UPDATE", book.ids[1])
         waiting = [asyncio.create_task(told(other_poster, one)) for one in asked]
-        await _end_whoever_waits(services.db.pool)
+        (pid,) = await waiting_for_rows(services, count=1)
+        await other.execute("SELECT pg_terminate_backend($1)", pid)
         if callers == 1:
             assert isinstance(await waiting[0], Unavailable)
             assert await book.balances_fen() == [-1, 1]
@@ -200,8 +189,7 @@ async def test_nobody_is_told_before_the_commit(services: Services, other_poster
         async with other.transaction():
             await other.execute("SELECT pg_advisory_xact_lock(7)")
             waiting = asyncio.create_task(told(other_poster, _out(book, "number01")))
-            while not await services.db.pool.fetch(WAITING_FOR_A_ROW):
-                await asyncio.sleep(0.005)
+            await waiting_for_rows(services, count=1)
             assert not waiting.done()
             assert await book.balances_fen() == [-1, 1]
     assert isinstance(await waiting, Posted)

@@ -10,7 +10,7 @@ ACCOUNTS = (1, 2, 3, 4)
 floors = st.fixed_dictionaries({account: st.none() | st.integers(-500, 0) for account in ACCOUNTS})
 pairs = st.permutations(ACCOUNTS).map(lambda order: (order[0], order[1]))
 moves = st.lists(
-    st.builds(lambda pair, fen: Move(*pair, fen), pairs, st.integers(1, 700)),
+    st.builds(lambda pair, fen: Move(pair[0], pair[1], fen), pairs, st.integers(1, 700)),
     min_size=1,
     max_size=6,
 )

@@ -3,6 +3,7 @@
 import asyncio
 
 import pytest
+from sqlalchemy import update
 
 from api.services import Services
 from tests.makers import Holder, Shop, make_holder, make_shop
@@ -18,6 +19,7 @@ from tests.wallet.verbs import (
 from wallet.codes.presentations import Presented
 from wallet.codes.reasons import Reason
 from wallet.ledger import accounts
+from wallet.ledger.accounts import Account
 from wallet.payments.refunds import (
     CardClosed,
     MerchantFundsInsufficient,
@@ -91,9 +93,7 @@ async def test_a_merchant_gives_back_only_what_it_has(services: Services) -> Non
     async with services.db.begin() as session:
         # Its takings were settled in the meantime.
         await session.execute(
-            accounts.Account.__table__.update()
-            .where(accounts.Account.id == shop.payable_id)
-            .values(balance_fen=499)
+            update(Account).where(Account.id == shop.payable_id).values(balance_fen=499)
         )
     with pytest.raises(MerchantFundsInsufficient):
         await give_back(services, shop, holder, charge.id, amount_fen=500)

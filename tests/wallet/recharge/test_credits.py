@@ -63,11 +63,12 @@ async def test_fifty_equal_proofs_at_once_credit_once(services: Services) -> Non
 async def test_one_payment_number_never_credits_two_orders(services: Services) -> None:
     holder, first = await _unpaid(services)
     others = [(await _another(services, holder, amount_fen=500))[1] for _ in range(4)]
+    number = "4200000000000001"
     told = [
         _credit(
             services,
             one,
-            msgspec.structs.replace(proof_of(one, services), channel_txn_no="4200000000000001"),
+            msgspec.structs.replace(proof_of(one, services), channel_txn_no=number),
         )
         for one in (first, *others)
     ]

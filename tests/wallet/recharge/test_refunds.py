@@ -1,7 +1,6 @@
 """Recharge refunds: never more than came in, never what was spent, out of reach while under way."""
 
 import asyncio
-import secrets
 from collections import Counter
 from uuid import UUID
 
@@ -10,18 +9,17 @@ import pytest
 from api.commands.making import make_recharge
 from api.services import Services
 from identity.kernel import NotFound, new_id
-from identity.request_numbers import Claim, request_hash
+from tests.conftest import SetClock
 from tests.makers import Holder, make_holder, make_shop
+from tests.wallet.recharge.paying_back import ask_back, provider_says
 from tests.wallet.verbs import balance_fen, broken, show, take
 from wallet.cards import cards
 from wallet.cards.cards import CardNotActive
-from wallet.channels.channel import RefundFound
-from wallet.ledger import accounts
-from wallet.ledger.chart import Kind
+from wallet.channels.channel import RefundState
 from wallet.ledger.transfers import InsufficientBalance
 from wallet.recharge import refunds
 from wallet.recharge.recharges import Recharge
-from wallet.recharge.refunds import NotRefundable, Purse, RechargeRefund
+from wallet.recharge.refunds import NotRefundable
 
 
 async def _holder(services: Services, *, amount_fen: int = 500) -> tuple[Holder, UUID]:
@@ -47,45 +45,7 @@ async def _ask(
     amount_fen: int | None,
     key: str | None = None,
 ) -> tuple[UUID, bool]:
-    key, now = key or secrets.token_hex(8), services.clock()
-    async with services.db.begin() as session:
-        payable_id = await accounts.account_id(session, Kind.REFUND_PAYABLE)
-    return await refunds.ask(
-        services.poster,
-        claim=Claim(
-            "citizen.refund",
-            holder.citizen_id,
-            key,
-            request_hash(recharge_id, amount_fen),
-            new_id(now),
-        ),
-        purse=Purse(holder.card_id, holder.principal_id, payable_id),
-        recharge_id=recharge_id,
-        amount_fen=amount_fen,
-        reason="不用了",
-        now=now,
-    )
-
-
-async def _finish(services: Services, refund_id: UUID, *, state: str = "succeeded") -> bool:
-    async with services.db.begin() as session:
-        refund = await session.get_one(RechargeRefund, refund_id)
-        payable_id = await accounts.account_id(session, Kind.REFUND_PAYABLE)
-        clearing_id = await accounts.account_id(session, Kind.CLEARING_WECHAT_PAY)
-    found = RefundFound(
-        out_trade_no="RC",
-        out_refund_no=refund.refund_no,
-        state="succeeded" if state == "succeeded" else "processing",
-        amount_fen=refund.amount_fen,
-    )
-    return await refunds.finish(
-        services.poster,
-        refund,
-        found,
-        payable_id=payable_id,
-        clearing_id=clearing_id,
-        now=services.clock(),
-    )
+    return await ask_back(services, holder.card_id, recharge_id, amount_fen=amount_fen, key=key)
 
 
 async def _state(services: Services, recharge_id: UUID) -> tuple[str, int]:
@@ -137,13 +97,13 @@ async def test_what_was_spent_cannot_be_refunded(services: Services) -> None:
 async def test_refunds_and_charges_at_once_share_the_money_there_is(services: Services) -> None:
     (holder, recharge_id), shop = await _holder(services), await make_shop(services)
     code = await show(services, holder)
-    taken, *asked = await asyncio.gather(
-        take(services, shop, code, amount_fen=300),
+    taking = asyncio.create_task(take(services, shop, code, amount_fen=300))
+    asked = await asyncio.gather(
         *(_ask(services, holder, recharge_id, amount_fen=100) for _ in range(5)),
         return_exceptions=True,
     )
-    assert isinstance(taken, tuple)
-    is_paid = taken[0].state == "succeeded"
+    charge, _ = await taking
+    is_paid = charge.state == "succeeded"
     assert [type(one) for one in asked].count(tuple) == (2 if is_paid else 5)
     assert await balance_fen(services, holder) == 0
     assert not await broken(services)
@@ -182,9 +142,13 @@ async def test_a_refund_is_paid_out_once_however_often_the_provider_says_so(
 ) -> None:
     holder, recharge_id = await _holder(services)
     refund_id, _ = await _ask(services, holder, recharge_id, amount_fen=None)
-    assert not await _finish(services, refund_id, state="processing")
+    assert not await provider_says(services, refund_id, "processing")
+    assert not await provider_says(services, refund_id, "abnormal")
     assert not await broken(services)
-    assert all(await asyncio.gather(*(_finish(services, refund_id) for _ in range(20))))
+    told = (provider_says(services, refund_id, "succeeded") for _ in range(20))
+    assert all(await asyncio.gather(*told))
+    # Whatever is said afterwards, it was paid out.
+    await provider_says(services, refund_id, "failed")
     async with services.db.begin() as session:
         own = await refunds.get_own(session, holder.card_id, refund_id)
         assert (own.state, own.amount_fen) == ("succeeded", 500)
@@ -195,12 +159,45 @@ async def test_a_refund_is_paid_out_once_however_often_the_provider_says_so(
     assert not await broken(services)
 
 
-async def test_a_job_sends_the_refund_once_it_is_asked_for(services: Services) -> None:
+@pytest.mark.parametrize("state", ["failed", "closed"])
+async def test_what_a_provider_gives_up_is_back_on_the_card_and_can_be_asked_again(
+    services: Services, state: RefundState
+) -> None:
+    holder, recharge_id = await _holder(services)
+    first_id, _ = await _ask(services, holder, recharge_id, amount_fen=100)
+    second_id, _ = await _ask(services, holder, recharge_id, amount_fen=400)
+    assert await _state(services, recharge_id) == ("refunded", 500)
+    told = (provider_says(services, second_id, state) for _ in range(20))
+    assert all(await asyncio.gather(*told))
+    assert await balance_fen(services, holder) == 400
+    assert await _state(services, recharge_id) == ("partly_refunded", 100)
+    assert not await broken(services)
+    await provider_says(services, first_id, state)
+    assert await _state(services, recharge_id) == ("succeeded", 0)
+    assert await balance_fen(services, holder) == 500
+    assert not await broken(services)
+    again_id, _ = await _ask(services, holder, recharge_id, amount_fen=None)
+    assert await provider_says(services, again_id, "succeeded")
+    assert await balance_fen(services, holder) == 0
+    assert not await broken(services)
+
+
+async def test_a_refund_is_sent_at_once_and_again_until_it_is_done(
+    services: Services, clock: SetClock
+) -> None:
     holder, recharge_id = await _holder(services)
     refund_id, _ = await _ask(services, holder, recharge_id, amount_fen=100)
     with pytest.raises(InsufficientBalance):
         await _ask(services, holder, recharge_id, amount_fen=500)
-    rows = await services.db.pool.fetch(
-        "SELECT args FROM procrastinate_jobs WHERE task_name = 'wallet.fulfilment:send_refund'"
-    )
+    rows = await services.db.pool.fetch("SELECT args FROM procrastinate_jobs")
     assert [row["args"] for row in rows] == [f'{{"refund_id": "{refund_id}"}}']
+    due = []
+    for seconds in (4, 1, 29, 1, 299, 1, 3_599, 1, 3_599, 1):
+        clock.go(seconds=seconds)
+        async with services.db.begin() as session:
+            due.append(await refunds.take_due(session, now=clock()) == [refund_id])
+    assert due == [False, True] * 5
+    await provider_says(services, refund_id, "succeeded")
+    clock.go(days=1)
+    async with services.db.begin() as session:
+        assert await refunds.take_due(session, now=clock()) == []
