@@ -5,8 +5,10 @@ and are not asked: what they would have proven is given (api/commands/making.py)
 """
 
 import asyncio
+import os
 import secrets
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -29,6 +31,7 @@ from api.commands.access import write_private
 from api.commands.making import make_recharge
 from api.commands.phones import Phone
 from api.commands.progress import Progress
+from api.embedded_ground import Account, tied
 from api.embedded_postgres import CannotStart, EmbeddedPostgres
 from api.services import Services, open_services
 from api.settings import Settings, read_settings
@@ -44,6 +47,7 @@ BALANCE_FEN = 20_000
 AT_ONCE = 8
 START_SECONDS_MAX = 60.0
 STOP_SECONDS_MAX = 15.0
+CARD_SECONDS_MAX = 0.5
 NOBODY = "http://127.0.0.1:9"
 
 
@@ -143,9 +147,11 @@ def _free_port() -> int:
 def running_server(ground: Ground) -> Iterator[int]:
     """Run `yuanka serve` until the block ends; give its process id once it is ready."""
     log = ground.folder / "serve.log"
+    command = [sys.executable, "-m", "api.cli", "serve"]
     with log.open("wb") as errors:
-        process = subprocess.Popen(  # our own command
-            [sys.executable, "-m", "api.cli", "serve"],
+        process = subprocess.Popen(  # noqa: S603  # our own command
+            # Tied to us: kill -9 of the bench leaves no server behind.
+            tied(command, Account("ourselves", os.geteuid(), os.getegid()), signal.SIGTERM),
             stdin=subprocess.DEVNULL,
             stdout=errors,
             stderr=errors,
@@ -180,8 +186,10 @@ def _await_ready(process: subprocess.Popen[bytes], ground: Ground) -> None:
 
 async def seed(settings: Settings) -> seeding.City:
     """Make merchants, gates and parks."""
+    made: list[seeding.City] = []
     async with open_services(settings, utc_now) as services:
-        return await seeding.seed_city(services, now=utc_now())
+        await seeding.seed_city(services, made.append, now=utc_now())
+    return made[0]
 
 
 async def make_phones(settings: Settings, count: int, *, has_pass: bool, title: str) -> list[Phone]:
@@ -201,7 +209,8 @@ async def make_phones(settings: Settings, count: int, *, has_pass: bool, title: 
             return phone
 
         with Progress(title) as progress:
-            return await asyncio.gather(*(one(progress) for _ in range(count)))
+            async with asyncio.timeout(START_SECONDS_MAX + count * CARD_SECONDS_MAX):
+                return await asyncio.gather(*(one(progress) for _ in range(count)))
 
 
 async def _make_phone(services: Services, pass_type: PassType | None) -> Phone:

@@ -28,6 +28,7 @@ from api.settings import Alipay, Settings, WeChat, WeChatPay
 from identity.kernel import new_id
 from identity.sealing import make_development_ring
 from tests.documented import check_documented
+from tests.papers import Papers, draw_papers
 from tests.serving import Live, environment_of, free_port, serving
 from tests.simulators.running import Simulators, start_simulators
 
@@ -234,6 +235,12 @@ def simulators(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Simulators]
     """Run the providers' simulators, fifty times as fast as the providers."""
     with start_simulators(tmp_path_factory.mktemp("simulators"), time_scale=0.02) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def papers(tmp_path_factory: pytest.TempPathFactory) -> Papers:
+    """Return the papers of one made-up adult."""
+    return draw_papers(tmp_path_factory.mktemp("papers"))
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """Operators: two proofs to sign in, each code once, and a session that ends by itself."""
 
 import asyncio
+from datetime import timedelta
 
 import httpx
 import pyotp
@@ -47,7 +48,7 @@ async def test_what_is_wrong_is_not_said_and_five_wrong_tries_lock(
     services: Services, client: httpx.AsyncClient, clock: SetClock
 ) -> None:
     who = await make_operator(services)
-    old = pyotp.TOTP(who.totp_secret).at(clock(), -4)
+    old = pyotp.TOTP(who.totp_secret).at(clock() - timedelta(minutes=2))
     wrong = [{"password": "x"}, {"totp": "000000"}, {"totp": old}, {"login": "nobody"}]
     said = []
     for other in wrong:

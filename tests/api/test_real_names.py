@@ -10,9 +10,9 @@ from sqlalchemy import text
 from api.commands.callers import Citizen, OperatorBrowser
 from api.services import Services
 from identity.kernel import business_date
-from tests.api.papers import Papers, number_of_age
 from tests.conftest import SetClock
 from tests.makers import make_citizen, make_operator, make_session
+from tests.papers import Papers, number_of_age
 
 
 @pytest.fixture

@@ -152,12 +152,10 @@ PLANTED: dict[str, Planted] = {
         "I10", ("UPDATE passes_pass SET price_fen = price_fen + 1",)
     ),
     "a refund of a charge moved nothing": Planted(
-        "I1 I2 I3 I10",
+        "I1 I3 I10",
         (
             "DELETE FROM ledger_entry WHERE transfer_id IN"
             " (SELECT id FROM ledger_transfer WHERE kind = 'charge.refund')",
-            "UPDATE ledger_account SET entry_count = entry_count - 1, balance_fen = balance_fen - 7"
-            " WHERE kind = 'suspense.never'",
         ),
     ),
     "a recharge's money is booked as another recharge's": Planted(
@@ -180,7 +178,7 @@ PLANTED: dict[str, Planted] = {
         "I13", ("DROP TRIGGER codes_use_appended_only ON codes_use",)
     ),
     "a recharge was credited without a proof": Planted(
-        "I14 I15",
+        "I14",
         (
             _without("channels_attempt", "paid"),
             "UPDATE channels_attempt SET state = 'sent' WHERE order_id ="
@@ -188,14 +186,21 @@ PLANTED: dict[str, Planted] = {
         ),
     ),
     "a proven payment was never credited": Planted(
-        "I14 I15",
+        "I14",
         ("UPDATE channels_attempt SET state = 'paid', channel_txn_no = '42' WHERE state = 'sent'",),
     ),
     "a payment was proven that is not in the clearing": Planted(
         "I15", ("UPDATE channels_attempt SET amount_fen = amount_fen + 1 WHERE state = 'paid'",)
     ),
+    "a payment was booked under no number of the provider": Planted(
+        "I15",
+        (
+            "DELETE FROM request_number WHERE scope = 'channel.payment' AND number ="
+            " (SELECT min(number) FROM request_number WHERE scope = 'channel.payment')",
+        ),
+    ),
     "a refund under way is not kept for it": Planted(
-        "I10 I16",
+        "I8 I10 I16",
         ("UPDATE recharge_refund SET amount_fen = amount_fen + 1 WHERE state = 'processing'",),
     ),
     "a refund is called paid out while its money waits": Planted(

@@ -37,7 +37,7 @@ class Book:
             rows = await session.execute(
                 select(Account.id, Account.balance_fen).where(Account.id.in_(self.ids))
             )
-            found = dict(rows.tuples().all())
+            found = {row.id: row.balance_fen for row in rows}
         return [found[account_id] for account_id in self.ids]
 
     async def times_moved(self, *numbers: str) -> int:
