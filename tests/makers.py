@@ -10,9 +10,10 @@ from api.clock import Clock
 from api.commands.access import OperatorAccess
 from api.commands.callers import Citizen as Caller
 from api.commands.callers import Machine
+from api.commands.machines import register_key
 from api.commands.making import make_recharge
 from api.commands.phones import Phone
-from api.commands.seeding import bind_phone, decided_case, register_key
+from api.commands.seeding import bind_phone, decided_case
 from api.services import Services
 from identity import access_tokens, tokens
 from identity.devices import devices

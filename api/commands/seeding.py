@@ -12,18 +12,16 @@ from typing import NamedTuple
 from uuid import UUID
 
 import httpx
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from api.commands.access import GateAccess, MerchantAccess, OperatorAccess
+from api.commands.machines import register_key
 from api.commands.phones import Phone, Signed
 from api.services import Services
-from identity import machine_keys
 from identity.devices import devices
 from identity.devices.devices import Gate
 from identity.kernel import new_id
-from identity.machine_keys import OwnerKind
 from identity.merchants import merchants
 from identity.merchants.merchants import Merchant, MerchantKind
 from identity.passwords import new_totp_secret
@@ -32,7 +30,6 @@ from identity.people.citizens import Citizen
 from identity.people.real_names import RealNameCase
 from identity.request_numbers import request_hash
 from identity.sealing import blind_index, seal
-from identity.signatures import dump_private_key, raw_public_key
 from identity.staff import operators
 from wallet import fulfilment
 from wallet.admission import admissions, parks
@@ -153,23 +150,6 @@ async def _places(services: Services) -> _Places:
             ],
             await pass_types.on_sale(session),
         )
-
-
-def register_key(
-    session: AsyncSession, owner_kind: OwnerKind, owner_id: UUID, now: datetime
-) -> tuple[str, str]:
-    """Make and register a key; return its id and the private half, which production never sees."""
-    private_key = Ed25519PrivateKey.generate()
-    keyid = f"{owner_kind}-{owner_id.hex}"
-    machine_keys.register(
-        session,
-        keyid=keyid,
-        owner_kind=owner_kind,
-        owner_id=owner_id,
-        public_key=raw_public_key(private_key),
-        now=now,
-    )
-    return keyid, dump_private_key(private_key).decode()
 
 
 async def _operator(

@@ -15,8 +15,9 @@ from api.problems import refuses
 from api.replies import AnyRequest, Page
 from api.services import Services
 from identity.kernel import NotFound, StateConflict
-from identity.people import real_names
-from identity.people.real_names import DuplicatePerson, RealNameCase
+from identity.people import real_name_reviews
+from identity.people.real_name_reviews import DuplicatePerson
+from identity.people.real_names import RealNameCase
 from identity.staff import operators
 from identity.staff.operators import SignInRefused
 
@@ -107,7 +108,7 @@ async def end_operator_sign_in(services: NamedDependency[Services], request: Any
 async def list_cases(services: NamedDependency[Services]) -> Page[CaseLine]:
     """List the cases that wait for a decision, oldest first."""
     async with services.db.begin() as session:
-        waiting = await real_names.waiting(session)
+        waiting = await real_name_reviews.waiting(session)
     return Page([_line(case) for case in waiting], None)
 
 
@@ -120,7 +121,7 @@ async def open_case(
 ) -> CaseView:
     """Open a case: name and number in full. That it was opened is written down."""
     async with services.db.begin() as session:
-        opened = await real_names.open_case(
+        opened = await real_name_reviews.open_case(
             session,
             case_id,
             ring=services.ring,
@@ -153,7 +154,7 @@ async def show_case_picture(
 ) -> Response[bytes]:
     """Show one picture of a case. That it was looked at is written down."""
     async with services.db.begin() as session:
-        jpeg = await real_names.open_picture(
+        jpeg = await real_name_reviews.open_picture(
             session,
             case_id,
             kind,
@@ -177,7 +178,7 @@ async def decide_case(
 ) -> CaseLine:
     """Decide a waiting case."""
     async with services.db.begin() as session:
-        case = await real_names.review(
+        case = await real_name_reviews.review(
             session,
             case_id,
             decision=data.decision,

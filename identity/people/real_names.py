@@ -15,21 +15,19 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped, mapped_column
 
-from identity.audit import JOB, Actor, record
+from identity.audit import JOB, record
 from identity.kernel import (
     Base,
     Database,
-    NotFound,
     Refusal,
     Said,
-    StateConflict,
     business_date,
     new_id,
 )
 from identity.people import id_numbers, pictures
 from identity.people.id_numbers import BadIdNumber, IdNumber
 from identity.people.pictures import BadPicture, Picture
-from identity.sealing import KeyRing, blind_index, open_sealed, seal
+from identity.sealing import KeyRing, blind_index, seal
 
 State = Literal["passed", "in_review", "rejected"]
 PictureKind = Literal["id_front", "id_back", "selfie"]
@@ -104,14 +102,6 @@ class AlreadyVerified(Refusal):
     next_step = Said("请查看认证结果。", "Look at the state of your verification.")
 
 
-class DuplicatePerson(Refusal):
-    """Another citizen passed with the same ID number."""
-
-    code, status = "duplicate-person", 409
-    title = Said("该证件已被其他账号认证", "This ID number belongs to another account")
-    next_step = Said("请先合并账号，再作决定。", "Merge the accounts first, then decide.")
-
-
 class Submission(NamedTuple):
     """What a citizen hands in. `pictures` holds raw bytes as uploaded."""
 
@@ -125,15 +115,6 @@ class Verdict(NamedTuple):
 
     state: State
     reasons: list[str]
-
-
-class Opened(NamedTuple):
-    """What an operator reads of a case."""
-
-    case: RealNameCase
-    name: str
-    number: str
-    picture_kinds: list[str]
 
 
 def decide(number: IdNumber, doubts: list[str]) -> Verdict:
@@ -170,7 +151,7 @@ async def submit(
             for kind, picture in clean.items()
             for doubt in picture.doubts
         ]
-        if await _passed_elsewhere(session, index, citizen_id):
+        if await passed_elsewhere(session, index, citizen_id):
             doubts.append("duplicate-person")
     verdict = Verdict("rejected", refused) if number is None or refused else decide(number, doubts)
     keep = partial(_keep, db, citizen_id, submission, clean=clean, index=index, ring=ring, now=now)
@@ -257,44 +238,6 @@ async def _keep(
     return case
 
 
-async def review(
-    session: AsyncSession,
-    case_id: UUID,
-    *,
-    decision: Literal["passed", "rejected"],
-    reasons: list[str],
-    operator_id: UUID,
-    now: datetime,
-) -> RealNameCase:
-    """Decide a waiting case.
-
-    Raises:
-        NotFound: there is no such case.
-        StateConflict: it is decided already.
-        DuplicatePerson: another citizen passed with the same number.
-    """
-    case = await session.get(RealNameCase, case_id, with_for_update=True)
-    if case is None:
-        raise NotFound
-    if case.state != "in_review":
-        raise StateConflict(state=case.state)
-    if decision == "passed" and await _passed_elsewhere(
-        session, case.number_index, case.citizen_id
-    ):
-        raise DuplicatePerson
-    case.state, case.reasons = decision, reasons
-    case.decided_at, case.decided_by = now, operator_id
-    record(
-        session,
-        Actor("operator", operator_id),
-        "real_name.review",
-        case_id,
-        now=now,
-        state=decision,
-    )
-    return case
-
-
 async def latest(session: AsyncSession, citizen_id: UUID) -> RealNameCase | None:
     """Return a citizen's newest case."""
     found: RealNameCase | None = await session.scalar(
@@ -304,17 +247,6 @@ async def latest(session: AsyncSession, citizen_id: UUID) -> RealNameCase | None
         .limit(1)
     )
     return found
-
-
-async def waiting(session: AsyncSession, *, rows_max: int = 200) -> list[RealNameCase]:
-    """Return the cases that wait for a decision, oldest first."""
-    found = await session.scalars(
-        select(RealNameCase)
-        .where(RealNameCase.state == "in_review")
-        .order_by(RealNameCase.created_at, RealNameCase.id)
-        .limit(rows_max)
-    )
-    return list(found)
 
 
 async def require_passed(session: AsyncSession, citizen_id: UUID) -> RealNameCase:
@@ -333,74 +265,6 @@ async def require_passed(session: AsyncSession, citizen_id: UUID) -> RealNameCas
     return case
 
 
-async def _waiting(session: AsyncSession, case_id: UUID) -> RealNameCase:
-    """Return a case that waits; one that is decided is opened by nobody any more."""
-    case = await session.get(RealNameCase, case_id)
-    if case is None:
-        raise NotFound
-    if case.state != "in_review":
-        raise StateConflict(state=case.state)
-    return case
-
-
-async def open_case(
-    session: AsyncSession, case_id: UUID, *, ring: KeyRing, operator_id: UUID, now: datetime
-) -> Opened:
-    """Open a case for the operator who decides it; that they looked is written down.
-
-    Raises:
-        NotFound: there is no such case.
-        StateConflict: it is decided already.
-    """
-    case = await _waiting(session, case_id)
-    table = RealNameCase.__tablename__
-    kinds = await session.scalars(
-        select(RealNamePicture.kind).where(RealNamePicture.case_id == case_id)
-    )
-    record(session, Actor("operator", operator_id), "real_name.open", case_id, now=now)
-    return Opened(
-        case,
-        open_sealed(ring, case.name_sealed, table=table, column="name", row_id=case_id).decode(),
-        open_sealed(
-            ring, case.number_sealed, table=table, column="number", row_id=case_id
-        ).decode(),
-        sorted(kinds),
-    )
-
-
-async def open_picture(
-    session: AsyncSession,
-    case_id: UUID,
-    kind: str,
-    *,
-    ring: KeyRing,
-    operator_id: UUID,
-    now: datetime,
-) -> bytes:
-    """Return a picture (JPEG) of a case for the operator who decides it; the look is recorded.
-
-    Raises:
-        NotFound: there is no such picture.
-    """
-    await _waiting(session, case_id)
-    picture = await session.scalar(
-        select(RealNamePicture).where(
-            RealNamePicture.case_id == case_id, RealNamePicture.kind == kind
-        )
-    )
-    if picture is None:
-        raise NotFound
-    actor = Actor("operator", operator_id)
-    record(session, actor, "real_name.open_picture", case_id, now=now, kind=kind)
-    return open_sealed(
-        ring,
-        picture.sealed,
-        table=RealNamePicture.__tablename__,
-        column="picture",
-        row_id=picture.id,
-    )
-
-
 async def _has_open(session: AsyncSession, citizen_id: UUID) -> bool:
     """Say whether a citizen has a case that passed or waits."""
     found = await session.scalar(
@@ -411,7 +275,8 @@ async def _has_open(session: AsyncSession, citizen_id: UUID) -> bool:
     return found is not None
 
 
-async def _passed_elsewhere(session: AsyncSession, index: bytes, citizen_id: UUID) -> bool:
+async def passed_elsewhere(session: AsyncSession, index: bytes, citizen_id: UUID) -> bool:
+    """Say whether another citizen passed with this number."""
     found = await session.scalar(
         select(RealNameCase.id).where(
             RealNameCase.number_index == index,

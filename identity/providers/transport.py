@@ -6,7 +6,9 @@ keeps cookies, neither of which a provider's interface needs.
 """
 
 import asyncio
+import ssl
 from collections.abc import Mapping
+from functools import cache
 from urllib.parse import urlsplit
 
 import httpx

@@ -43,13 +43,17 @@ async def yuanka(*arguments: str, folder: Path, **settings: str) -> Said:
 
 
 @pytest.fixture
-def settings_of_a_process(
-    database_url: str, key_ring_file: Path, provider_keys: ProviderKeys
-) -> dict[str, str]:
+async def settings_of_a_process(environment: dict[str, str], database_url: str) -> dict[str, str]:
     """Return the environment of a process on this test's database."""
+    return {**environment, "YUANKA_DATABASE_URL": database_url}
+
+
+@pytest.fixture
+def environment(key_ring_file: Path, provider_keys: ProviderKeys) -> dict[str, str]:
+    """Return the environment of a process on a database that is not there."""
     return {
         "YUANKA_ENVIRONMENT": "development",
-        "YUANKA_DATABASE_URL": database_url,
+        "YUANKA_DATABASE_URL": "postgresql://nobody@127.0.0.1:9/none",
         "YUANKA_SCHEMA": SCHEMA,
         "YUANKA_KEY_RING_FILE": str(key_ring_file),
         "WECHAT_BASE_URL": "http://127.0.0.1:9",
@@ -90,12 +94,12 @@ def test_an_unknown_command_is_told_the_usage(capsys: pytest.CaptureFixture[str]
 
 def test_settings_that_cannot_be_are_said_in_one_line(
     tmp_path: Path,
-    settings_of_a_process: dict[str, str],
+    environment: dict[str, str],
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    for name, value in settings_of_a_process.items():
+    for name, value in environment.items():
         monkeypatch.setenv(name, value)
     wrong = {
         "YUANKA_NONSENSE": ("YUANKA_NONSENSE", "1"),
@@ -120,7 +124,7 @@ def test_settings_that_cannot_be_are_said_in_one_line(
 
 
 async def test_a_key_ring_that_may_not_be_used_is_said_in_one_line(
-    tmp_path: Path, settings_of_a_process: dict[str, str], key_ring_file: Path
+    tmp_path: Path, environment: dict[str, str], key_ring_file: Path
 ) -> None:
     open_to_all, broken = tmp_path / "open.json", tmp_path / "broken.json"
     shutil.copyfile(key_ring_file, open_to_all)
@@ -134,7 +138,7 @@ async def test_a_key_ring_that_may_not_be_used_is_said_in_one_line(
         ("work", {"YUANKA_KEY_RING_FILE": str(broken)}),
         ("serve", {"YUANKA_ENVIRONMENT": "production"}),
     ):
-        said = await yuanka(command, folder=tmp_path, **{**settings_of_a_process, **other})
+        said = await yuanka(command, folder=tmp_path, **{**environment, **other})
         assert said.code == CONFIG, (command, other, said)
         assert said.err.startswith("yuanka: ")
         assert said.err.count("\n") == 1
@@ -168,10 +172,7 @@ async def test_migrate_brings_an_empty_schema_up_to_date_and_again(
         assert (said.code, said.out.strip()) == (0, "schema town is up to date"), said
 
 
-async def test_no_server_is_said_in_one_line(
-    tmp_path: Path, settings_of_a_process: dict[str, str]
-) -> None:
-    nowhere = {"YUANKA_DATABASE_URL": "postgresql://nobody@127.0.0.1:9/none"}
-    said = await yuanka("prove", folder=tmp_path, **{**settings_of_a_process, **nowhere})
+async def test_no_server_is_said_in_one_line(tmp_path: Path, environment: dict[str, str]) -> None:
+    said = await yuanka("prove", folder=tmp_path, **environment)
     assert said.code == CONFIG, said
     assert "Traceback" not in said.err

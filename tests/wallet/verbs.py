@@ -8,6 +8,7 @@ from sqlalchemy import select
 
 from api.commands.seeding import bind_phone
 from api.services import Services
+from identity.kernel import Database
 from identity.request_numbers import request_hash
 from tests.makers import GateAt, Holder, Shop
 from wallet import invariants
@@ -192,9 +193,9 @@ async def account_fen(services: Services, account_id: int) -> int:
         ).one()
 
 
-async def waiting_for_rows(services: Services, *, count: int) -> list[int]:
+async def waiting_for_rows(db: Database, *, count: int) -> list[int]:
     """Wait until so many connections wait for a lock; return their backends' process ids."""
-    while len(rows := await services.db.pool.fetch(WAITING)) < count:  # noqa: ASYNC110  # the server tells nobody
+    while len(rows := await db.pool.fetch(WAITING)) < count:  # noqa: ASYNC110  # the server tells nobody
         await asyncio.sleep(0.005)
     return [row["pid"] for row in rows]
 

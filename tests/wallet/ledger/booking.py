@@ -1,12 +1,11 @@
 """Bare postings for the tests of the ledger: accounts with money, and a claim per number."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import select
 
-from api.services import Services
 from identity.kernel import Database, new_id
 from identity.request_numbers import Claim, Kept, request_hash
 from tests.conftest import SetClock
@@ -18,6 +17,13 @@ from wallet.ledger.transfers import Move, Transfer
 
 NOW = SetClock().now
 SCOPE = "test.move"
+
+
+class Office(NamedTuple):
+    """What booking needs of a process."""
+
+    db: Database
+    poster: Poster
 
 
 class Book:
@@ -48,19 +54,19 @@ class Book:
             return len(list(found))
 
 
-async def open_book(services: Services, *, purses: int, each_fen: int = 0) -> Book:
+async def open_book(office: Office, *, purses: int, each_fen: int = 0) -> Book:
     """Return a book of its own whose purses hold as much each."""
     owners = [new_id(NOW) for _ in range(purses + 1)]
     kinds = [Kind.CLEARING_ALIPAY, *[Kind.MERCHANT_PAYABLE] * purses]
-    async with services.db.begin() as session:
+    async with office.db.begin() as session:
         rows = [new_account(kind, owner) for kind, owner in zip(kinds, owners, strict=True)]
         for row in rows:
             session.add(row)
             await session.flush()
-        book = Book(services.db, owners[0], [row.id for row in rows])
+        book = Book(office.db, owners[0], [row.id for row in rows])
     if each_fen:
         moves = [Move(book.outside, purse, each_fen) for purse in book.ids[1:]]
-        await services.poster.post(moving(book, "opening", moves))
+        await office.poster.post(moving(book, "opening", moves))
     return book
 
 

@@ -11,10 +11,9 @@ from typing import Any, NamedTuple
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from api.services import Services
 from identity.kernel import Refusal, StateConflict, new_id
 from identity.request_numbers import Kept, RequestNumberReused
-from tests.wallet.ledger.booking import NOW, Book, open_book, posting, subject_of, told
+from tests.wallet.ledger.booking import NOW, Book, Office, open_book, posting, subject_of, told
 from wallet import invariants
 from wallet.ledger.plans import ACCOUNTS, Decision, NewTransfer, Posted, Posting, Rows
 from wallet.ledger.transfers import InsufficientBalance, Move
@@ -129,11 +128,11 @@ def _plainly(book: Book, ask: Ask, result: object) -> Told:
     return ("fault",)
 
 
-async def _post(services: Services, book: Book, batch: Sequence[Ask], model: Model) -> None:
+async def _post(office: Office, book: Book, batch: Sequence[Ask], model: Model) -> None:
     decided: list[int] = []
     results = await asyncio.gather(
         *(
-            told(services.poster, _posting(book, ask, index, decided))
+            told(office.poster, _posting(book, ask, index, decided))
             for index, ask in enumerate(batch)
         )
     )
@@ -152,12 +151,12 @@ async def _post(services: Services, book: Book, batch: Sequence[Ask], model: Mod
 )
 @given(asked=batches)
 async def test_batches_do_what_one_request_after_the_other_does(
-    services: Services, asked: list[list[Ask]]
+    office: Office, asked: list[list[Ask]]
 ) -> None:
-    book, model = await open_book(services, purses=PURSES), Model()
+    book, model = await open_book(office, purses=PURSES), Model()
     for batch in asked:
-        await _post(services, book, batch, model)
+        await _post(office, book, batch, model)
         assert await book.balances_fen() == model.balances_fen
-    async with services.db.begin() as session:
+    async with office.db.begin() as session:
         for invariant in invariants.INVARIANTS[:4]:
             assert not await invariant.check(session), invariant.name

@@ -13,7 +13,7 @@ from identity.kernel import Database
 from identity.request_numbers import Kept, request_hash
 from tests.conftest import SCHEMA
 from tests.makers import make_holder, make_shop
-from tests.wallet.ledger.booking import Book, moving, open_book, told
+from tests.wallet.ledger.booking import Book, Office, moving, open_book, told
 from tests.wallet.ledger.wire import Cut, Wire, laid
 from tests.wallet.verbs import balance_fen, broken, verified_codes, waiting_for_rows
 from wallet import invariants
@@ -24,7 +24,7 @@ from wallet.payments import charges
 
 
 @pytest.fixture
-async def other_poster(services: Services, database_url: str) -> AsyncIterator[Poster]:
+async def other_poster(database_url: str) -> AsyncIterator[Poster]:
     """Return the writer of another process on the same database."""
     db = await Database.open(database_url, schema=SCHEMA)
     async with Poster(db) as poster:
@@ -40,7 +40,7 @@ async def wire(database_url: str) -> AsyncIterator[Wire]:
 
 
 @pytest.fixture
-async def wired(services: Services, wire: Wire) -> AsyncIterator[Poster]:
+async def wired(wire: Wire) -> AsyncIterator[Poster]:
     """Return a writer at the end of that wire."""
     db = await Database.open(wire.url, schema=SCHEMA)
     async with Poster(db) as poster:
@@ -48,8 +48,8 @@ async def wired(services: Services, wire: Wire) -> AsyncIterator[Poster]:
     await db.close()
 
 
-async def _books_hold(services: Services) -> bool:
-    async with services.db.begin() as session:
+async def _books_hold(office: Office) -> bool:
+    async with office.db.begin() as session:
         return not [one.name for one in invariants.INVARIANTS[:4] if await one.check(session)]
 
 
@@ -58,9 +58,9 @@ def _out(book: Book, number: str, amount_fen: int = 1) -> Posting[str]:
 
 
 async def test_two_writers_of_the_same_numbers_post_each_once(
-    services: Services, other_poster: Poster
+    office: Office, other_poster: Poster
 ) -> None:
-    book = await open_book(services, purses=3, each_fen=1_000)
+    book = await open_book(office, purses=3, each_fen=1_000)
     numbers = [f"number{index:03}" for index in range(200)]
     ways = [(1, 2), (2, 3), (3, 1), (2, 1), (1, 3), (3, 2)]
 
@@ -71,29 +71,29 @@ async def test_two_writers_of_the_same_numbers_post_each_once(
         moves = [Move(book.ids[debit], book.ids[credit], 1 + index % 7)]
         return await told(poster, moving(book, numbers[index], moves))
 
-    both = (services.poster, other_poster)
+    both = (office.poster, other_poster)
     results = await asyncio.gather(*(ask(one, i) for i in range(len(numbers)) for one in both))
     assert Counter(map(type, results)) == {Posted: 200, Kept: 200}
     for here, there in zip(results[::2], results[1::2], strict=True):
         assert {type(here), type(there)} == {Posted, Kept}
     assert await book.times_moved(*numbers) == 200
     assert sum(await book.balances_fen()) == 0
-    assert await _books_hold(services)
+    assert await _books_hold(office)
 
 
 async def test_two_writers_never_take_more_than_there_is(
-    services: Services, other_poster: Poster
+    office: Office, other_poster: Poster
 ) -> None:
-    book = await open_book(services, purses=1, each_fen=30)
+    book = await open_book(office, purses=1, each_fen=30)
 
     async def ask(index: int) -> object:
         await asyncio.sleep(secrets.randbelow(30) / 1_000)
-        return await told((services.poster, other_poster)[index % 2], _out(book, f"number{index}"))
+        return await told((office.poster, other_poster)[index % 2], _out(book, f"number{index}"))
 
     results = await asyncio.gather(*(ask(index) for index in range(100)))
     assert Counter(map(type, results)) == {Posted: 30, InsufficientBalance: 70}
     assert await book.balances_fen() == [0, 0]
-    assert await _books_hold(services)
+    assert await _books_hold(office)
 
 
 async def test_equal_charges_at_two_servers_at_once_charge_once(
@@ -130,14 +130,14 @@ async def test_equal_charges_at_two_servers_at_once_charge_once(
 
 @pytest.mark.parametrize("callers", [1, 20])
 async def test_a_writer_whose_connection_is_ended_tells_nothing_that_is_not_so(
-    services: Services, other_poster: Poster, callers: int
+    office: Office, other_poster: Poster, callers: int
 ) -> None:
-    book = await open_book(services, purses=1, each_fen=callers)
+    book = await open_book(office, purses=1, each_fen=callers)
     asked = [_out(book, f"number{index:02}") for index in range(callers)]
-    async with services.db.pool.acquire() as other, other.transaction():
+    async with office.db.pool.acquire() as other, other.transaction():
         await other.execute("SELECT FROM ledger_account WHERE id = $1 FOR UPDATE", book.ids[1])
         waiting = [asyncio.create_task(told(other_poster, one)) for one in asked]
-        (pid,) = await waiting_for_rows(services, count=1)
+        (pid,) = await waiting_for_rows(office.db, count=1)
         await other.execute("SELECT pg_terminate_backend($1)", pid)
         if callers == 1:
             assert isinstance(await waiting[0], Unavailable)
@@ -148,15 +148,15 @@ async def test_a_writer_whose_connection_is_ended_tells_nothing_that_is_not_so(
     again = await asyncio.gather(*(told(other_poster, one) for one in asked))
     assert {type(result) for result in again} == {Posted if callers == 1 else Kept}
     assert await book.balances_fen() == [0, 0]
-    assert await _books_hold(services)
+    assert await _books_hold(office)
 
 
 @pytest.mark.parametrize("cut", ["before the commit", "after the commit"])
 @pytest.mark.parametrize("callers", [1, 20])
 async def test_a_commit_that_nobody_heard_of_is_found_by_the_retry(
-    services: Services, wire: Wire, wired: Poster, cut: Cut, callers: int
+    office: Office, wire: Wire, wired: Poster, cut: Cut, callers: int
 ) -> None:
-    book = await open_book(services, purses=1, each_fen=callers + 5)
+    book = await open_book(office, purses=1, each_fen=callers + 5)
     assert isinstance(await told(wired, _out(book, "warm0001", 5)), Posted)
     asked = [_out(book, f"number{index:02}") for index in range(callers)]
     wire.cut = cut
@@ -172,13 +172,13 @@ async def test_a_commit_that_nobody_heard_of_is_found_by_the_retry(
     is_first_effect = callers == 1 and not is_done
     assert {type(result) for result in again} == {Posted if is_first_effect else Kept}
     assert await book.balances_fen() == [0, 0]
-    assert await _books_hold(services)
+    assert await _books_hold(office)
 
 
-async def test_nobody_is_told_before_the_commit(services: Services, other_poster: Poster) -> None:
-    book = await open_book(services, purses=1, each_fen=1)
+async def test_nobody_is_told_before_the_commit(office: Office, other_poster: Poster) -> None:
+    book = await open_book(office, purses=1, each_fen=1)
     # A check at the very end of the transaction that waits for us, as a slow disk would.
-    async with services.db.pool.acquire() as other:
+    async with office.db.pool.acquire() as other:
         await other.execute(
             """
             CREATE FUNCTION city.wait_for_us() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -189,7 +189,7 @@ async def test_nobody_is_told_before_the_commit(services: Services, other_poster
         async with other.transaction():
             await other.execute("SELECT pg_advisory_xact_lock(7)")
             waiting = asyncio.create_task(told(other_poster, _out(book, "number01")))
-            await waiting_for_rows(services, count=1)
+            await waiting_for_rows(office.db, count=1)
             assert not waiting.done()
             assert await book.balances_fen() == [-1, 1]
     assert isinstance(await waiting, Posted)

@@ -15,7 +15,6 @@ from tests.wallet.recharge.paying_back import ask_back, provider_says
 from tests.wallet.verbs import balance_fen, broken, show, take
 from wallet.cards import cards
 from wallet.cards.cards import CardNotActive
-from wallet.channels.channel import RefundState
 from wallet.ledger.transfers import InsufficientBalance
 from wallet.recharge import refunds
 from wallet.recharge.recharges import Recharge
@@ -109,14 +108,12 @@ async def test_refunds_and_charges_at_once_share_the_money_there_is(services: Se
     assert not await broken(services)
 
 
-@pytest.mark.parametrize("amount_fen", [0, -1, 501])
-async def test_no_more_than_is_left_and_no_less_than_a_fen(
-    services: Services, amount_fen: int
-) -> None:
+async def test_no_more_than_is_left_and_no_less_than_a_fen(services: Services) -> None:
     holder, recharge_id = await _holder(services)
     await _recharged(services, holder, amount_fen=900)
-    with pytest.raises(NotRefundable):
-        await _ask(services, holder, recharge_id, amount_fen=amount_fen)
+    for amount_fen in (0, -1, 501):
+        with pytest.raises(NotRefundable):
+            await _ask(services, holder, recharge_id, amount_fen=amount_fen)
     assert await balance_fen(services, holder) == 1_400
     assert not await broken(services)
 
@@ -159,20 +156,19 @@ async def test_a_refund_is_paid_out_once_however_often_the_provider_says_so(
     assert not await broken(services)
 
 
-@pytest.mark.parametrize("state", ["failed", "closed"])
 async def test_what_a_provider_gives_up_is_back_on_the_card_and_can_be_asked_again(
-    services: Services, state: RefundState
+    services: Services,
 ) -> None:
     holder, recharge_id = await _holder(services)
     first_id, _ = await _ask(services, holder, recharge_id, amount_fen=100)
     second_id, _ = await _ask(services, holder, recharge_id, amount_fen=400)
     assert await _state(services, recharge_id) == ("refunded", 500)
-    told = (provider_says(services, second_id, state) for _ in range(20))
+    told = (provider_says(services, second_id, "failed") for _ in range(20))
     assert all(await asyncio.gather(*told))
     assert await balance_fen(services, holder) == 400
     assert await _state(services, recharge_id) == ("partly_refunded", 100)
     assert not await broken(services)
-    await provider_says(services, first_id, state)
+    await provider_says(services, first_id, "closed")
     assert await _state(services, recharge_id) == ("succeeded", 0)
     assert await balance_fen(services, holder) == 500
     assert not await broken(services)
