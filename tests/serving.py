@@ -14,6 +14,7 @@ from api.app import create_app
 from api.clock import utc_now
 from api.services import Services, open_services
 from api.settings import Settings, read_settings
+from api.worker import make_app
 from identity.sealing import make_development_ring
 from tests.documented import check_documented
 from tests.simulators.running import Simulators
@@ -105,3 +106,14 @@ def free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
+
+
+async def work(services: Services, *due: str) -> None:
+    """Run every waiting job and, of those by the clock, the ones named."""
+    app = make_app(services)
+    async with app.open_async():
+        for name in due:
+            await app.tasks[name].defer_async(timestamp=0)
+        await app.run_worker_async(
+            wait=False, install_signal_handlers=False, listen_notify=False, concurrency=1
+        )

@@ -16,7 +16,6 @@ from api.clock import utc_now
 from api.commands.callers import Citizen, body_of
 from api.services import Services, open_services
 from api.settings import Settings
-from api.worker import make_app
 from identity.kernel import defer
 from tests.conftest import SetClock
 from tests.makers import (
@@ -27,24 +26,13 @@ from tests.makers import (
     make_pass_type,
     make_recharge,
 )
-from tests.serving import Live
+from tests.serving import Live, work
 
 POLL = "wallet.fulfilment:poll"
 VOID = "wallet.admission.admissions:void_waiting"
 QUERY = "wallet.fulfilment:query_attempt"
 AMOUNT_FEN = 2_500
 KEY = "a-key-of-sixteen"
-
-
-async def work(services: Services, *due: str) -> None:
-    """Run every waiting job and, of those by the clock, the ones named."""
-    app = make_app(services)
-    async with app.open_async():
-        for name in due:
-            await app.tasks[name].defer_async(timestamp=0)
-        await app.run_worker_async(
-            wait=False, install_signal_handlers=False, listen_notify=False, concurrency=1
-        )
 
 
 def later(live: Live, **span: float) -> Services:

@@ -2,11 +2,12 @@
 
 import secrets
 from time import monotonic
+from typing import Any
 
 import pytest
 
 from api.clock import utc_now
-from api.commands.callers import Citizen, OperatorBrowser, body_of
+from api.commands.callers import Citizen, Machine, OperatorBrowser, body_of
 from tests.makers import make_gate, make_operator, make_pass_type, make_shop
 from tests.papers import Papers
 from tests.serving import Live
@@ -18,15 +19,29 @@ pytestmark = pytest.mark.xdist_group("simulators")
 
 async def test_a_day_from_sign_in_to_sign_out(live: Live, papers: Papers) -> None:
     services, http = live.services, live.http
-    shop = (await make_shop(services)).machine(http, utc_now)
-    other_shop = (await make_shop(services)).machine(http, utc_now)
+    shop, other_shop = [(await make_shop(services)).machine(http, utc_now) for _ in range(2)]
     gate_at = await make_gate(services)
-    gate = gate_at.machine(http, utc_now)
     closed = (await make_gate(services, is_closed=True)).machine(http, utc_now)
     pass_type, _ = await make_pass_type(services, [gate_at.park.id], price_fen=4_000)
     ann = Citizen(http, utc_now)
+    await _become_known(ann, papers)
+    await recharge(live, ann, "wechat_pay", 10_000)
+    await _buy_pass(ann, str(pass_type.id))
+    await _enter(ann, gate_at.machine(http, utc_now))
+    refused = await scan(closed, await new_code(ann))
+    assert (refused["decision"], refused["reason"], refused["open_seconds"]) == ("deny", 506, 0)
+    await _drink_tea(ann, shop, other_shop)
+    assert (await ann.card())["balance_fen"] == 4_000
+    await _read_statement(ann)
+    visits = body_of(await ann.call("GET", f"/cards/{ann.card_id}/visits"))["items"]
+    assert [visit["reason"] for visit in visits] == [506, 0]
+    assert visits[1]["state"] == "passed"
+    assert (await ann.call("DELETE", "/sign-ins")).status_code == 204
+    assert (await ann.call("GET", "/me")).status_code == 401
+    assert [proof for proof in await invariants.prove(services.db) if proof.faults] == []
 
-    # In the morning: signed in, known, and with a card.
+
+async def _become_known(ann: Citizen, papers: Papers) -> None:
     assert (await ann.sign_in("wechat", "ann-of-the-day"))["citizen"]["is_new"]
     unknown = await ann.call("POST", "/cards", json={"card_type": "standard"})
     assert unknown.json()["code"] == "real-name-required"
@@ -41,67 +56,55 @@ async def test_a_day_from_sign_in_to_sign_out(live: Live, papers: Papers) -> Non
     assert (me["phone_masked"], me["has_payment_pin"]) == (bound["phone_masked"], True)
     assert (await ann.bind_phone())["gen"] == 1
 
-    # Money, and the year's pass from it.
-    await recharge(live, ann, "wechat_pay", 10_000)
-    bought = body_of(
-        await ann.call(
-            "POST",
-            "/passes",
-            key=secrets.token_hex(16),
-            json={"card_id": ann.card_id, "pass_type_id": str(pass_type.id), "pay_by": "balance"},
-        ),
-        201,
-    )
+
+async def _buy_pass(ann: Citizen, pass_type_id: str) -> None:
+    body = {"card_id": ann.card_id, "pass_type_id": pass_type_id, "pay_by": "balance"}
+    answer = await ann.call("POST", "/passes", key=secrets.token_hex(16), json=body)
+    bought = body_of(answer, 201)
     assert (bought["state"], bought["price_fen"]) == ("active", 4_000)
     card = await ann.card()
     assert (card["balance_fen"], card["available_fen"]) == (6_000, 6_000)
     assert [held["id"] for held in card["passes"]] == [bought["id"]]
 
-    # Into the park and out; the closed one stays closed.
+
+async def _enter(ann: Citizen, gate: Machine) -> None:
     entered = await scan(gate, await new_code(ann))
     assert (entered["decision"], entered["reason"], entered["left"]) == ("allow", 0, 19)
     assert entered["open_seconds"] > 0
+    me = body_of(await ann.call("GET", "/me"))
     assert entered["display_name"] == me["real_name"]["name_masked"]
     told = {"result": "passed", "at": utc_now().isoformat()}
-    body_of(await gate.call("POST", f"/v1/gate/admissions/{entered['admission_id']}/result", told))
-    refused = await scan(closed, await new_code(ann))
-    assert (refused["decision"], refused["reason"], refused["open_seconds"]) == ("deny", 506, 0)
+    path = f"/v1/gate/admissions/{entered['admission_id']}/result"
+    assert body_of(await gate.call("POST", path, told))["state"] == "passed"
 
-    # Tea, part of it given back; the code works once, anywhere.
+
+async def _drink_tea(ann: Citizen, shop: Machine, other_shop: Machine) -> None:
     code = await new_code(ann)
     tea = await charge(shop, code, 3_600)
     assert (tea["state"], tea["reason"], tea["refunded_fen"]) == ("succeeded", 0, 0)
     again = await charge(other_shop, code, 100)
-    assert (again["state"], again["reason"]) == ("declined", 305)
+    assert (again["state"], again["reason"]) == ("declined", 305), "a code works once"
     path = f"/v1/merchant/charges/{tea['id']}/refunds"
     back = {"refund_no": secrets.token_hex(8), "amount_fen": 1_600, "reason": "退一份茶点"}
     assert body_of(await shop.call("POST", path, back), 201)["refunded_fen"] == 1_600
-    dear = await charge(shop, await new_code(ann), 4_001)
-    assert dear["state"] == "declined"
-    assert (await ann.card())["balance_fen"] == 4_000
-
-    # In the evening everything stands on the statement, and adds up.
-    lines = body_of(await ann.call("GET", f"/cards/{ann.card_id}/entries"))["items"]
-    assert [line["amount_fen"] for line in lines] == [1_600, -3_600, -4_000, 10_000]
-    assert [line["balance_after_fen"] for line in lines] == [4_000, 2_400, 6_000, 10_000]
-    paged, cursor = [], None
-    while True:
-        after = f"&cursor={cursor}" if cursor else ""
-        page = body_of(await ann.call("GET", f"/cards/{ann.card_id}/entries?limit=1{after}"))
-        paged += page["items"]
-        cursor = page["next_cursor"]
-        if cursor is None:
-            break
-    assert paged == lines
-    visits = body_of(await ann.call("GET", f"/cards/{ann.card_id}/visits"))["items"]
-    assert [visit["reason"] for visit in visits] == [506, 0]
-    assert [visit["state"] for visit in visits][1] == "passed"
     found = body_of(await shop.call("GET", f"/v1/merchant/charges?order_no={tea['order_no']}"))
     assert found["items"][0]["refunded_fen"] == 1_600
-    assert (await ann.call("DELETE", "/sign-ins")).status_code == 204
-    assert (await ann.call("GET", "/me")).status_code == 401
-    broken = [proof for proof in await invariants.prove(services.db) if proof.faults]
-    assert broken == []
+    assert (await charge(shop, await new_code(ann), 4_001))["state"] == "declined"
+
+
+async def _read_statement(ann: Citizen) -> None:
+    path = f"/cards/{ann.card_id}/entries"
+    lines = body_of(await ann.call("GET", path))["items"]
+    assert [line["amount_fen"] for line in lines] == [1_600, -3_600, -4_000, 10_000]
+    assert [line["balance_after_fen"] for line in lines] == [4_000, 2_400, 6_000, 10_000]
+    paged: list[dict[str, Any]] = []
+    after = ""
+    while len(paged) < len(lines):
+        page = body_of(await ann.call("GET", f"{path}?limit=1{after}"))
+        paged += page["items"]
+        after = f"&cursor={page['next_cursor']}"
+    assert paged == lines
+    assert page["next_cursor"] is None
 
 
 async def test_a_doubt_is_decided_by_an_operator_and_reaches_the_phone(
