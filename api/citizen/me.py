@@ -11,7 +11,7 @@ from litestar.params import JSONBody, MultipartBody
 
 from api.auth import CitizenPrincipal, require_step_up
 from api.edge import TAKES_FORM
-from api.problems import from_form, refuses
+from api.problems import Malformed, from_form, refuses
 from api.replies import AnyRequest
 from api.services import Services
 from identity.audit import Actor, record
@@ -46,11 +46,36 @@ class MeView(msgspec.Struct, frozen=True):
     real_name: RealNameState
 
 
+PayloadText = Annotated[str, msgspec.Meta(min_length=1, max_length=8192)]
+
+
 class PhoneRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The phone code of WeChat, or the signed payload of Alipay as one JSON text."""
+    """The phone code of WeChat, or what `my.getPhoneNumber` handed over at Alipay.
+
+    Alipay's payload comes as its own members beside `provider`, or as one JSON text in `code`.
+    """
 
     provider: Literal["wechat", "alipay"]
-    code: Annotated[str, msgspec.Meta(min_length=1, max_length=8192)]
+    code: PayloadText | None = None
+    response: PayloadText | None = None
+    sign: PayloadText | None = None
+    sign_type: PayloadText | None = None
+    encrypt_type: PayloadText | None = None
+    charset: PayloadText | None = None
+
+    def proof(self) -> str:
+        """Return what the provider is asked about, as one text.
+
+        Raises:
+            Malformed: there is neither a code nor a payload.
+        """
+        if self.code is not None:
+            return self.code
+        if self.response is None:
+            raise Malformed
+        members = msgspec.structs.asdict(self)
+        payload = {name: text for name, text in members.items() if name != "provider" and text}
+        return msgspec.json.encode(payload).decode()
 
 
 class PhoneView(msgspec.Struct, frozen=True):
@@ -126,7 +151,7 @@ async def bind_phone_number(
     request: AnyRequest,
 ) -> PhoneView:
     """Keep the phone number that the provider vouches for; changing it needs a step-up."""
-    phone = await services.sign_in_providers[data.provider].phone_of(data.code)
+    phone = await services.sign_in_providers[data.provider].phone_of(data.proof())
     index = blind_index(services.ring, "phone", phone)
     async with services.db.begin() as session:
         citizen = await citizens.get(session, principal.citizen_id, for_update=True)

@@ -101,7 +101,7 @@ def test_settings_that_cannot_be_are_said_in_one_line(
     monkeypatch.chdir(tmp_path)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    wrong = {
+    wrong: dict[str, tuple[str, str | None]] = {
         "YUANKA_NONSENSE": ("YUANKA_NONSENSE", "1"),
         "port": ("YUANKA_PORT", "eighty"),
         "schema": ("YUANKA_SCHEMA", "city; DROP"),
@@ -109,12 +109,12 @@ def test_settings_that_cannot_be_are_said_in_one_line(
         "nowhere.env": ("YUANKA_PROVIDERS_FILE", str(tmp_path / "nowhere.env")),
         "database_url": ("YUANKA_DATABASE_URL", None),
     }
-    for word, (name, value) in wrong.items():
+    for word, (name, other_value) in wrong.items():
         with monkeypatch.context() as other:
-            if value is None:
+            if other_value is None:
                 other.delenv(name)
             else:
-                other.setenv(name, value)
+                other.setenv(name, other_value)
             for command in ("prove", "migrate", "serve", "work"):
                 assert main([command]) == CONFIG
                 said = capsys.readouterr().err

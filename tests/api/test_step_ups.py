@@ -36,9 +36,9 @@ async def test_a_pin_is_six_digits_and_not_a_plain_one(
     for pin in ("111111", "123456", "654321"):
         weak = await caller.call("PUT", "/me/payment-pin", json={"pin": pin})
         assert (weak.status_code, weak.json()["code"]) == (422, "pin-weak")
-    for pin in ("20481", "2048160", "20481a", "204816\n", "２０４８１６", "", None, 204816):
-        malformed = await caller.call("PUT", "/me/payment-pin", json={"pin": pin})
-        assert (malformed.status_code, malformed.json()["code"]) == (400, "bad-request"), pin
+    for bad in ("20481", "2048160", "20481a", "204816\n", "２０４８１６", "", None, 204816):
+        malformed = await caller.call("PUT", "/me/payment-pin", json={"pin": bad})
+        assert (malformed.status_code, malformed.json()["code"]) == (400, "bad-request"), bad
     assert (await caller.call("GET", "/me")).json()["has_payment_pin"] is False
 
 
@@ -93,7 +93,7 @@ async def test_parallel_guesses_count_one_by_one(caller: Citizen) -> None:
 async def test_acts_that_need_a_step_up_name_the_ways(caller: Citizen) -> None:
     card = f"/cards/{caller.card_id}"
     await caller.call("POST", f"{card}/loss", json={})
-    acts = [
+    acts: list[tuple[str, str, dict[str, str] | None]] = [
         ("DELETE", f"{card}/loss", None),
         ("POST", f"{card}/reissue", {}),
         ("POST", f"{card}/closure", {}),

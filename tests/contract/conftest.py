@@ -80,6 +80,7 @@ class Known:
         keyid, pem = self._town.merchant if scheme == "merchant" else self._town.gate
         parts = urlsplit(str(request.url))
         body = request.body or b""
+        assert isinstance(body, str | bytes)
         return signatures.sign(
             signatures.load_private_key(pem.encode()),
             keyid=keyid,

@@ -25,6 +25,7 @@ CHECKS = [
 ]
 EXAMPLES_PER_OPERATION = 10
 
+Case = schemathesis.Case[Any]
 schema = schemathesis.openapi.from_dict(document())
 
 
@@ -41,7 +42,7 @@ schema = schemathesis.openapi.from_dict(document())
     phases=[Phase.explicit, Phase.generate],
     suppress_health_check=list(HealthCheck),
 )
-def test_an_operation_answers_as_documented(case: schemathesis.Case, known: Known) -> None:
+def test_an_operation_answers_as_documented(case: Case, known: Known) -> None:
     # Made-up ids lead nowhere, so every other example is about things that are there.
     if next(known.turns) % 2:
         aim(case, known)
@@ -49,7 +50,7 @@ def test_an_operation_answers_as_documented(case: schemathesis.Case, known: Know
     case.call_and_validate(base_url=known.url, auth=auth, checks=CHECKS, timeout=20)
 
 
-def aim(case: schemathesis.Case, known: Known) -> None:
+def aim(case: Case, known: Known) -> None:
     """Put ids and codes of things that exist where the example has made-up ones."""
     for name in case.path_parameters or {}:
         if name in known.ids:

@@ -171,3 +171,20 @@ async def test_a_lost_card_can_be_closed_and_its_money_goes_back(
     (part,) = await _pay_out(services, holder)
     assert await _finish(services, part) == "closed"
     assert not await broken(services)
+
+
+async def test_a_closing_card_whose_refund_fails_keeps_the_money_and_stays_closing(
+    services: Services, clock: SetClock
+) -> None:
+    holder = await make_holder(services)
+    await _recharged(services, holder, clock, 500)
+    await _begin(services, holder)
+    (part,) = await _pay_out(services, holder)
+    assert await provider_says(services, part.id, "failed")
+    # Nothing is sent again by itself: people of ours see to it (docs/channels.md).
+    assert len(await _pay_out(services, holder)) == 1
+    async with services.db.begin() as session:
+        assert (await session.get_one(Card, holder.card_id)).state == "closing"
+        assert await closures.closing(session) == [holder.card_id]
+    assert await balance_fen(services, holder) == 500
+    assert not await broken(services)
