@@ -158,8 +158,7 @@ async def kept_if_refused(db: Database, claim: Claim, *, now: datetime) -> Async
     except Refusal as refusal:
         if refusal.status in {409, 422} and not refusal.is_replayed and not refusal.retryable:
             async with db.begin() as session:
-                kept = await claim_once(session, claim, now=now)
-                if kept is None or kept.answer is None:
+                if await claim_once(session, claim, now=now) is None:
                     await keep_refusal(session, claim, refusal)
         raise
 

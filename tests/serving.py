@@ -74,6 +74,8 @@ async def serving(environment: dict[str, str], simulators: Simulators) -> AsyncI
                 access_log=False,
                 lifespan="on",
                 ws="none",
+                # Longer than any test, or a client would meet a connection just being closed.
+                timeout_keep_alive=600,
                 timeout_graceful_shutdown=1,
             )
             server = _Inside(config)

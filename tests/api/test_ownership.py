@@ -4,6 +4,7 @@ import httpx
 import pytest
 
 from api.commands.callers import Citizen
+from api.commands.making import make_recharge
 from api.services import Services
 from identity.kernel import new_id
 from tests.documented import document
@@ -12,7 +13,6 @@ from tests.makers import (
     make_citizen,
     make_holder,
     make_pass_type,
-    make_recharge,
     make_session,
 )
 

@@ -6,6 +6,7 @@ from typing import Any
 import httpx
 from sqlalchemy import text
 
+from api.commands.making import make_recharge
 from api.services import Services
 from tests.conftest import SetClock
 from tests.makers import (
@@ -13,7 +14,6 @@ from tests.makers import (
     make_gate,
     make_holder,
     make_pass_type,
-    make_recharge,
     make_shop,
 )
 

@@ -42,14 +42,16 @@ async def test_a_pin_is_six_digits_and_not_a_plain_one(
     assert (await caller.call("GET", "/me")).json()["has_payment_pin"] is False
 
 
-async def test_changing_a_pin_needs_the_old_one(caller: Citizen) -> None:
-    for old in ({}, {"old_pin": OTHER}):
+async def test_changing_a_pin_needs_the_old_one_or_a_step_up(caller: Citizen) -> None:
+    for old, code in (({}, "step-up-required"), ({"old_pin": OTHER}, "pin-wrong")):
         refused = await caller.call("PUT", "/me/payment-pin", json={"pin": OTHER, **old})
-        assert (refused.status_code, refused.json()["code"]) == (403, "pin-wrong")
+        assert (refused.status_code, refused.json()["code"]) == (403, code)
     changed = await caller.call("PUT", "/me/payment-pin", json={"pin": OTHER, "old_pin": PIN})
     assert changed.status_code == 204
     assert (await guess(caller, PIN)).status_code == 403
-    assert (await guess(caller, OTHER)).status_code == 201
+    await caller.step_up(OTHER)
+    assert (await caller.call("PUT", "/me/payment-pin", json={"pin": PIN})).status_code == 204
+    assert (await guess(caller, PIN)).status_code == 201
 
 
 async def test_the_fifth_wrong_try_locks_for_a_day(caller: Citizen, clock: SetClock) -> None:

@@ -14,6 +14,7 @@ from sqlalchemy import text
 from api import migrations
 from api.clock import utc_now
 from api.commands.callers import Citizen, body_of
+from api.commands.making import make_recharge
 from api.services import Services, open_services
 from api.settings import Settings
 from identity.kernel import defer
@@ -24,7 +25,6 @@ from tests.makers import (
     make_gate,
     make_holder,
     make_pass_type,
-    make_recharge,
 )
 from tests.serving import Live, work
 

@@ -15,6 +15,7 @@ from requests.auth import AuthBase
 
 from api.clock import utc_now
 from api.commands.callers import Citizen, Machine, OperatorBrowser
+from api.commands.making import make_recharge
 from identity import access_tokens, signatures
 from identity.people import step_ups
 from tests.conftest import SCHEMA, url_of
@@ -25,7 +26,6 @@ from tests.makers import (
     make_holder,
     make_operator,
     make_pass_type,
-    make_recharge,
     make_shop,
 )
 from tests.serving import Live, environment_of, free_port, serving

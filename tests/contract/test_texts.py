@@ -131,7 +131,6 @@ def test_hostile_text_in_paths_queries_and_headers(known: Known) -> None:
         "%ed%a0%80",
         "%FF",
         "9" * 60,
-        "MA",
         "OTk5OTk5OTk5OTk5OTk5OTk5OTk",
         "’",
     ]:

@@ -155,7 +155,13 @@ async def _place(db: Database, channel: Channel, opened: Opened, claim: Claim) -
         pay = await channel.create(attempts.order_of(opened.attempt))
     except ChannelRefused as refused:
         async with db.begin() as session:
-            await close_unpaid(session, opened.attempt)
+            attempt = await session.get_one(
+                Attempt, opened.attempt.id, with_for_update=True, populate_existing=True
+            )
+            if attempt.pay is not None:
+                # A retry at the same time was taken: that answer stands.
+                return await _opened(session, opened.recharge.id)
+            await close_unpaid(session, attempt)
             await keep_refusal(session, claim, refused)
         raise
     async with db.begin() as session:

@@ -145,7 +145,7 @@ async def _post(office: Office, book: Book, batch: Sequence[Ask], model: Model) 
 
 
 @settings(
-    max_examples=60,
+    max_examples=40,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
