@@ -115,7 +115,7 @@ def test_settings_that_cannot_be_are_said_in_one_line(
                 other.delenv(name)
             else:
                 other.setenv(name, other_value)
-            for command in ("prove", "migrate", "serve", "work"):
+            for command in ("prove", "migrate", "serve"):
                 assert main([command]) == CONFIG
                 said = capsys.readouterr().err
                 assert said.startswith("yuanka: ")

@@ -23,7 +23,7 @@ CHECKS = [
     response_schema_conformance,
     response_headers_conformance,
 ]
-EXAMPLES_PER_OPERATION = 10
+EXAMPLES_PER_OPERATION = 8
 
 Case = schemathesis.Case[Any]
 schema = schemathesis.openapi.from_dict(document())

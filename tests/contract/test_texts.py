@@ -48,7 +48,7 @@ OPERATIONS = [
     if "application/json" in operation.get("requestBody", {}).get("content", {})
 ]
 AT_ONCE = settings(
-    max_examples=12,
+    max_examples=8,
     derandomize=True,
     deadline=None,
     database=None,
@@ -150,14 +150,9 @@ def test_hostile_text_in_paths_queries_and_headers(known: Known) -> None:
             allowed = {200, 400} if "order_no" in path else {400, 404}
             assert answer.status_code in allowed, where
             assert answer.json().get("code") != "fault", where
-    for value in ("\x7f" * 16, "é" * 20, "x" * 7_000):
-        ask(
-            known,
-            "POST",
-            "/v1/citizen/cards/{card_id}/reissue",
-            {},
-            {"Idempotency-Key": value.encode("latin-1").decode("latin-1")},
-        )
+    for value in ("é" * 20, "x" * 7_000, "x x" * 8, ""):
+        headers = {"Idempotency-Key": value}
+        ask(known, "POST", "/v1/citizen/cards/{card_id}/reissue", {}, headers)
 
 
 def test_a_type_that_lies_opens_no_way_past_the_check(known: Known) -> None:
