@@ -197,12 +197,18 @@ async def poll(cashier: Cashier, *, now: datetime) -> None:
         attempt_ids = await attempts.take_due(session, now=now)
         refund_ids = await refunds.take_due(session, now=now)
         card_ids = await closures.closing(session)
-    for attempt_id in attempt_ids:
-        await query_attempt(cashier, attempt_id, now=now)
-    for refund_id in refund_ids:
-        await try_refund(cashier, refund_id, now=now)
-    for card_id in card_ids:
-        await finish_closure(cashier, card_id, now=now)
+    due = (
+        *((query_attempt, attempt_id) for attempt_id in attempt_ids),
+        *((try_refund, refund_id) for refund_id in refund_ids),
+        *((finish_closure, card_id) for card_id in card_ids),
+    )
+    for go_on, row_id in due:
+        try:
+            await go_on(cashier, row_id, now=now)
+        except Refusal as refusal:
+            # A busy row or a database that went away for a moment: the schedule comes back to this
+            # one, and the others of this round must not wait for that.
+            log.warning("poll_interrupted", problem=refusal.code)
 
 
 async def query_attempt(cashier: Cashier, attempt_id: UUID, *, now: datetime) -> None:

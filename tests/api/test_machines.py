@@ -251,3 +251,27 @@ def _signature(request: httpx.Request) -> dict[str, str]:
     """Return the headers that a signer sent."""
     names = ("Content-Digest", "Signature-Input", "Signature")
     return {name: request.headers[name] for name in names if name in request.headers}
+
+
+async def test_a_suspended_merchant_charges_nobody_five_seconds_later(
+    services: Services, client: httpx.AsyncClient, clock: SetClock
+) -> None:
+    holder, shop = await make_holder(services, balance_fen=5_000), await make_shop(services)
+    machine = shop.machine(client, clock)
+
+    async def charge(order_no: str, *, slots_ahead: int) -> tuple[str, int]:
+        code = holder.phone.code_at(clock(), slots_ahead=slots_ahead)
+        asked = {"order_no": order_no, "code": code, "amount_fen": 100}
+        answer = (await machine.call("POST", CHARGES, asked)).json()
+        return answer["state"], answer["reason"]
+
+    assert await charge("order-1", slots_ahead=0) == ("succeeded", 0)
+    async with services.db.begin() as session:
+        await session.execute(text("UPDATE merchants_merchant SET state = 'suspended'"))
+    clock.go(seconds=5.1)
+    assert await charge("order-2", slots_ahead=1) == ("declined", 606)
+    async with services.db.begin() as session:
+        await session.execute(text("UPDATE merchants_merchant SET state = 'active'"))
+    clock.go(seconds=5.1)
+    assert await charge("order-3", slots_ahead=1) == ("declined", 305), "a stored no used the code"
+    assert await charge("order-4", slots_ahead=2) == ("succeeded", 0)

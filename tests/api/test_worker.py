@@ -27,6 +27,8 @@ from tests.makers import (
     make_pass_type,
 )
 from tests.serving import Live, work
+from wallet import fulfilment
+from wallet.ledger.posting import Poster
 
 POLL = "wallet.fulfilment:poll"
 VOID = "wallet.admission.admissions:void_waiting"
@@ -71,6 +73,21 @@ async def test_a_lost_notice_is_made_up_for_by_the_poller(live: Live) -> None:
     for _ in range(2):
         await work(later(live, seconds=60), POLL)
     assert (await caller.card())["balance_fen"] == AMOUNT_FEN
+
+
+@pytest.mark.xdist_group("simulators")
+async def test_a_round_that_could_not_book_anything_goes_on_and_the_next_one_books(
+    live: Live,
+) -> None:
+    (ann, first), (bo, second) = await opened(live), await opened(live)
+    for recharge in (first, second):
+        assert (await tell(live, "pay", out_trade_no=recharge["out_trade_no"])).is_success
+    stopped = live.services.cashier._replace(poster=Poster(live.services.db))
+    # Raises nothing, though both credits are refused: a refusal of one ends that one alone.
+    await fulfilment.poll(stopped, now=utc_now() + timedelta(seconds=6))
+    assert [(await one.card())["balance_fen"] for one in (ann, bo)] == [0, 0]
+    await work(later(live, seconds=15), POLL)
+    assert [(await one.card())["balance_fen"] for one in (ann, bo)] == [AMOUNT_FEN] * 2
 
 
 @pytest.mark.xdist_group("simulators")

@@ -209,6 +209,7 @@ class Poster:
         assert self._task
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
+        self._task = None
         while self._queue:
             self._queue.popleft().fail(Unavailable())
 
@@ -222,6 +223,9 @@ class Poster:
             InProgress: nothing happened, another request holds the number or a row.
             Unavailable: it is not known whether it happened.
         """
+        if self._task is None:
+            # Stopped: nobody would ever take it from the queue.
+            raise Unavailable
         if len(self._queue) >= QUEUE_MAX:
             raise Overloaded
         waiting = _Waiting(posting, asyncio.get_running_loop().create_future())

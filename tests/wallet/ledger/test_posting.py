@@ -189,6 +189,14 @@ async def test_a_caller_who_leaves_loses_nothing_and_doubles_nothing(office: Off
     assert await _books_hold(office)
 
 
+async def test_a_writer_that_stopped_takes_nothing_more(office: Office) -> None:
+    book = await open_book(office, purses=1, each_fen=20)
+    async with Poster(office.db) as stopped:
+        pass
+    assert isinstance(await told(stopped, _out(book, "too-late", 1)), Unavailable)
+    assert isinstance(await told(office.poster, _out(book, "too-late", 1)), Posted)
+
+
 async def test_whoever_waits_when_the_writer_stops_hears_that_nothing_is_known(
     office: Office,
 ) -> None:
