@@ -13,7 +13,8 @@ moves = st.lists(
     st.builds(lambda pair, fen: Move(pair[0], pair[1], fen), pairs, st.integers(1, 700)),
     min_size=1,
     max_size=6,
-)
+).filter(lambda wanted: any(_net(wanted).values()))
+"""Moves that do something together; that cancelling ones are a mistake has a test of its own."""
 Drawn = tuple[dict[int, int], dict[int, int | None]]
 """Balances and floors."""
 
